@@ -1,0 +1,164 @@
+package simulator
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// controlRoutes adds /_sim/…: the ledger, and settings at run time.
+func (s *Server) controlRoutes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /_sim/health", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	})
+	mux.HandleFunc("GET /_sim/ledger", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, s.Ledger())
+	})
+	mux.HandleFunc("GET /_sim/ledger/messages", s.serveAccepts)
+	mux.HandleFunc("PUT /_sim/limits", s.serveLimits)
+	mux.HandleFunc("PUT /_sim/phones/{id}", s.servePhone)
+	mux.HandleFunc("PUT /_sim/webhook", s.serveWebhook)
+	mux.HandleFunc("PUT /_sim/latency", s.serveLatency)
+	mux.HandleFunc("POST /_sim/reset", action(s.Reset))
+	mux.HandleFunc("POST /_sim/webhooks/hold", action(s.Hold))
+	mux.HandleFunc("POST /_sim/webhooks/release", action(s.Release))
+}
+
+func action(f func()) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		f()
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func controlError(w http.ResponseWriter, status int, text string) {
+	writeJSON(w, status, map[string]string{"error": text})
+}
+
+// serveAccepts pages through the accepts; next is the after of the following page.
+func (s *Server) serveAccepts(w http.ResponseWriter, r *http.Request) {
+	after, err := intParam(r.URL.Query(), "after", 0)
+	if err != nil {
+		controlError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	limit, err := intParam(r.URL.Query(), "limit", 1000)
+	if err != nil {
+		controlError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	page := struct {
+		Messages []Accept `json:"messages"`
+		Next     int64    `json:"next"`
+	}{s.Accepts(after, int(min(limit, 10_000))), after}
+	if n := len(page.Messages); n > 0 {
+		page.Next = page.Messages[n-1].Seq
+	}
+	writeJSON(w, http.StatusOK, page)
+}
+
+func intParam(q url.Values, name string, def int64) (int64, error) {
+	text := q.Get(name)
+	if text == "" {
+		return def, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%s is not a whole number from 0 on", name)
+	}
+	return n, nil
+}
+
+func (s *Server) serveLimits(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		Scope     string `json:"scope"`
+		ID        string `json:"id"`
+		PerSecond int    `json:"per_second"`
+		WindowMS  int64  `json:"window_ms"`
+	}
+	if !readControl(w, r, &in) {
+		return
+	}
+	if err := s.SetLimits(in.Scope, in.ID, Limit{in.PerSecond, milliseconds(in.WindowMS)}); err != nil {
+		controlError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) servePhone(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		WABAID             string `json:"waba_id"`
+		AppID              string `json:"app_id"`
+		DisplayPhoneNumber string `json:"display_phone_number"`
+		PerSecond          int    `json:"per_second"`
+	}
+	if !readControl(w, r, &in) {
+		return
+	}
+	if !idLike(r.PathValue("id")) {
+		controlError(w, http.StatusBadRequest, "a phone number id has digits only, 32 at most")
+		return
+	}
+	s.SetPhone(r.PathValue("id"), PhoneConfig{in.WABAID, in.AppID, in.DisplayPhoneNumber, in.PerSecond})
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) serveWebhook(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		URL       string `json:"url"`
+		AppSecret string `json:"app_secret"`
+	}
+	if !readControl(w, r, &in) {
+		return
+	}
+	if u, err := url.Parse(in.URL); in.URL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		controlError(w, http.StatusBadRequest, "url is not an http or https URL")
+		return
+	}
+	s.SetWebhook(in.URL, in.AppSecret)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// serveLatency changes those of the four times that the body names.
+func (s *Server) serveLatency(w http.ResponseWriter, r *http.Request) {
+	var in struct {
+		LatencyMS     *int64 `json:"latency_ms"`
+		JitterMS      *int64 `json:"jitter_ms"`
+		StatusDelayMS *int64 `json:"status_delay_ms"`
+		SlowAnswerMS  *int64 `json:"slow_answer_ms"`
+	}
+	if !readControl(w, r, &in) {
+		return
+	}
+	s.change(func(v *settings) {
+		for _, f := range []struct {
+			from *int64
+			to   *time.Duration
+		}{{in.LatencyMS, &v.latency}, {in.JitterMS, &v.jitter}, {in.StatusDelayMS, &v.statusDelay}, {in.SlowAnswerMS, &v.slowAnswer}} {
+			if f.from != nil {
+				*f.to = milliseconds(max(*f.from, 0))
+			}
+		}
+	})
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// milliseconds keeps to a day, far beyond any use, so that nothing overflows.
+func milliseconds(n int64) time.Duration {
+	return time.Duration(min(n, 86_400_000)) * time.Millisecond
+}
+
+// readControl reads a control request's body; it answers 400 itself.
+func readControl(w http.ResponseWriter, r *http.Request, into any) bool {
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		controlError(w, http.StatusBadRequest, "reading the body: "+err.Error())
+		return false
+	}
+	return true
+}
