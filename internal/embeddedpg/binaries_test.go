@@ -60,8 +60,7 @@ func serve(t *testing.T, jar []byte) *atomic.Int32 {
 	repository = srv.URL
 	t.Cleanup(func() {
 		repository = ""
-		http.DefaultClient.CloseIdleConnections() // the library's
-		srv.Close()
+		srv.Close() // with http's default idle connections, which the library uses
 	})
 	return &fetched
 }

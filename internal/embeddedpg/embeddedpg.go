@@ -279,16 +279,15 @@ func (s *Server) shutdown(ctx context.Context) error {
 	if s.proc == nil {
 		return nil
 	}
-	for _, step := range []struct {
-		sig  syscall.Signal
-		wait time.Duration
-	}{{syscall.SIGINT, fastShutdown}, {syscall.SIGQUIT, immediate}} {
-		if s.proc.signal(step.sig) == nil && s.proc.wait(ctx, step.wait) {
-			s.proc = nil
-			return nil
-		}
-		s.log.WarnContext(ctx, "embedded postgres did not end in time", "signal", step.sig.String())
-		ctx = context.WithoutCancel(ctx) // the next, harder step has its own short time
+	if s.proc.end(ctx, syscall.SIGINT, fastShutdown) {
+		s.proc = nil
+		return nil
+	}
+	s.log.WarnContext(ctx, "embedded postgres did not shut down in time; ending it by force")
+	// The harder step has its own short time, whatever is left of ctx.
+	if s.proc.end(context.WithoutCancel(ctx), syscall.SIGQUIT, immediate) {
+		s.proc = nil
+		return nil
 	}
 	return s.kill()
 }

@@ -77,8 +77,11 @@ func (p *process) signal(sig syscall.Signal) error {
 	return err
 }
 
-// wait tells whether the process ended within ctx and d.
-func (p *process) wait(ctx context.Context, d time.Duration) bool {
+// end sends sig and tells whether the process then ended within ctx and d.
+func (p *process) end(ctx context.Context, sig syscall.Signal, d time.Duration) bool {
+	if p.signal(sig) != nil {
+		return false
+	}
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	select {

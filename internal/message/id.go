@@ -48,14 +48,14 @@ func NewID(now time.Time) uuid.UUID {
 	}
 
 	var id uuid.UUID
-	binary.BigEndian.PutUint64(id[:8], uint64(millis)<<16|0x7000|uint64(ids.high)) //nolint:gosec // G115: 0 to maxMillis, by the first line
+	binary.BigEndian.PutUint64(id[:8], uint64(millis)<<16|0x7000|uint64(ids.high))
 	binary.BigEndian.PutUint64(id[8:], 1<<63|ids.low)
 	return id
 }
 
 // TimeOf gives the moment an id of NewID carries, to the millisecond, in UTC.
 func TimeOf(id uuid.UUID) time.Time {
-	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)).UTC() //nolint:gosec // G115: 48 bits
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(id[:8]) >> 16)).UTC()
 }
 
 // ErrNotID is what ParseID gives for anything that is no id of ours.

@@ -13,7 +13,10 @@ const (
 // fast as on a busy disk.
 func memoryDir() string {
 	var fs syscall.Statfs_t
-	if err := syscall.Statfs(shm, &fs); err != nil || int64(fs.Type) != tmpfs || fs.Bavail*uint64(fs.Bsize) < minMemory {
+	if err := syscall.Statfs(shm, &fs); err != nil || fs.Type != tmpfs {
+		return ""
+	}
+	if fs.Bavail*uint64(fs.Bsize) < minMemory { //nolint:gosec // a block's size is small and positive
 		return ""
 	}
 	return shm

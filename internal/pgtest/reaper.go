@@ -74,7 +74,7 @@ func reap(what string, parent io.Reader) int {
 		if remove(name) == nil {
 			return 0
 		}
-		time.Sleep(reapPause)
+		<-time.After(reapPause)
 	}
 	return 1
 }

@@ -1,0 +1,172 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"wagate/internal/config"
+	"wagate/internal/dispatch"
+	"wagate/internal/owner"
+	"wagate/internal/queue"
+	"wagate/internal/seal"
+	"wagate/internal/sender"
+	"wagate/internal/store"
+)
+
+// Worker sends: it owns its share of the WABAs and works their lanes.
+type Worker struct {
+	log        *slog.Logger
+	owner      *owner.Owner
+	dispatcher *dispatch.Dispatcher
+	client     *queue.Client
+	sender     *sender.Sender
+	cancel     context.CancelFunc
+	wg         sync.WaitGroup
+	once       sync.Once
+	err        error
+}
+
+// drainBound is how long a stopping worker waits for what it has begun; postBound is added for answers on their way.
+const drainBound = 15 * time.Second
+
+// StartWorker starts a worker over a pool that stays the caller's. Stop ends it.
+func StartWorker(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, logger *slog.Logger, registerer prometheus.Registerer) (*Worker, error) {
+	sealer, err := newSealer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	id := workerID()
+	logger = logger.With("worker", id)
+	st := store.New(pool)
+	post, err := sender.New(sender.Config{BaseURL: cfg.GraphURL, Version: cfg.GraphVersion, Timeout: cfg.PostTimeout, MaxConns: 1024, WorkerID: id})
+	if err != nil {
+		return nil, fmt.Errorf("WAGATE_GRAPH_URL or WAGATE_GRAPH_VERSION: %w", err)
+	}
+	own := owner.New(owner.Config{Pool: pool, WorkerID: id, Logger: logger})
+	dispatcher, err := dispatch.New(dispatch.Config{
+		Store: st, Owner: own, Sender: post, Logger: logger, Registerer: registerer,
+		OpenToken: func(wabaID string, sealed []byte) (string, error) {
+			token, err := sealer.Open(sealed, seal.AccessToken(wabaID))
+			return string(token), err
+		},
+		UnknownAfter: cfg.UnknownAfter, PostTimeout: cfg.PostTimeout, RecipientAllow: cfg.RecipientAllow,
+	})
+	if err != nil {
+		return nil, err
+	}
+	client, err := queue.NewClient(queue.ClientConfig{Pool: pool, WorkerID: id, Handler: dispatcher.Handle, Logger: quiet(logger)})
+	if err != nil {
+		dispatcher.Close()
+		return nil, err
+	}
+	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
+		dispatcher.Close()
+		return nil, err
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, client: client, sender: post, cancel: cancel}
+	w.wg.Go(func() { _ = own.Run(run) })
+	w.wg.Go(func() { _ = dispatcher.Run(run, client) })
+	w.wg.Go(func() { maintain(run, st, cfg, logger) })
+	return w, nil
+}
+
+// Stop drains: it yields what it owns, lets begun tries end, hands back the rest. Past its bound, or when ctx ends, what
+// is still on the wire becomes unknown, and its webhooks settle it.
+func (w *Worker) Stop(ctx context.Context) error {
+	w.once.Do(func() {
+		drain, cancel := context.WithTimeout(ctx, drainBound)
+		defer cancel()
+		if err := w.dispatcher.Drain(drain); err != nil {
+			w.err = fmt.Errorf("draining the worker: %w", err)
+		}
+		if err := w.client.Stop(drain); err != nil {
+			w.err = errors.Join(w.err, err)
+		}
+		w.cancel()
+		w.wg.Wait()
+		w.dispatcher.Close()
+		w.sender.Close()
+	})
+	return w.err
+}
+
+// maintain makes partitions ahead and forgets old idempotency keys, at the start and every hour.
+func maintain(ctx context.Context, st *store.Store, cfg config.Config, logger *slog.Logger) {
+	tick := time.NewTicker(time.Hour)
+	defer tick.Stop()
+	for {
+		if _, err := st.EnsurePartitions(ctx, 7); err != nil && ctx.Err() == nil {
+			logger.WarnContext(ctx, "partitions were not made ahead, will be tried again", "err", err)
+		}
+		for ctx.Err() == nil {
+			n, err := st.ForgetIdempotencyKeys(ctx, int(cfg.IdempotencyKeep.Hours()), 10_000)
+			if err != nil && ctx.Err() == nil {
+				logger.WarnContext(ctx, "old idempotency keys were not removed, will be tried again", "err", err)
+			}
+			if err != nil || n < 10_000 {
+				break
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func newSealer(cfg config.Config) (*seal.Sealer, error) {
+	sealer, err := seal.New(cfg.SecretKey.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("WAGATE_SECRET_KEY: %w", err)
+	}
+	return sealer, nil
+}
+
+// workerID names a process: host, process id and a random part, so that a restarted container is another worker.
+func workerID() string {
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		host = "worker"
+	}
+	if len(host) > 40 {
+		host = host[:40]
+	}
+	var b [4]byte
+	_, _ = rand.Read(b[:])
+	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), hex.EncodeToString(b[:]))
+}
+
+// quiet is the logger for River: its own story of starts and stops is not an operator's.
+func quiet(l *slog.Logger) *slog.Logger { return slog.New(&atLeast{l.Handler(), slog.LevelWarn}) }
+
+type atLeast struct {
+	slog.Handler
+	level slog.Level
+}
+
+// Enabled implements slog.Handler.
+func (h *atLeast) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= h.level && h.Handler.Enabled(ctx, l)
+}
+
+// WithAttrs implements slog.Handler.
+func (h *atLeast) WithAttrs(a []slog.Attr) slog.Handler {
+	return &atLeast{h.Handler.WithAttrs(a), h.level}
+}
+
+// WithGroup implements slog.Handler.
+func (h *atLeast) WithGroup(name string) slog.Handler {
+	return &atLeast{h.Handler.WithGroup(name), h.level}
+}

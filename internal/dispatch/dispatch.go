@@ -1,0 +1,235 @@
+// Package dispatch sends: it works the jobs of the lanes whose WABAs this worker owns. For each it loads the message,
+// waits for a slot, marks the try, makes it at the slot, and records how it ended in the commit that completes the job.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"wagate/internal/batch"
+	"wagate/internal/limiter"
+	"wagate/internal/owner"
+	"wagate/internal/queue"
+	"wagate/internal/sender"
+	"wagate/internal/store"
+)
+
+// Config of a Dispatcher. The zero value of a duration or count takes its preset.
+type Config struct {
+	Store  *store.Store
+	Owner  *owner.Owner
+	Sender *sender.Sender
+	Logger *slog.Logger
+	// OpenToken opens a WABA's sealed access token.
+	OpenToken func(wabaID string, sealed []byte) (string, error)
+	// Registerer takes the package's metrics; nil keeps none.
+	Registerer prometheus.Registerer
+	// UnknownAfter is how long a message stays unknown before its on_unknown decides; preset 60 s.
+	UnknownAfter time.Duration
+	// Retries bounds the tries of a message that ended with proof that nothing was accepted; preset 8. Throttles do not count.
+	Retries int
+	// Lead is how long before its slot a try is marked at most; preset 400 ms.
+	Lead time.Duration
+	// Late is how long after its slot a POST may still begin; preset 25 ms.
+	Late time.Duration
+	// PostTimeout bounds one POST, as the Sender is configured; preset 30 s. An open try of a living worker is left to it
+	// for twice that long.
+	PostTimeout time.Duration
+	// RecipientAllow lists numbers or prefixes, digits only; when not empty, a message to anyone else fails without a call.
+	RecipientAllow []string
+	// IdleClose is how long a lane without work stays open; preset 30 s.
+	IdleClose time.Duration
+}
+
+// Dispatcher works the lanes of one process.
+type Dispatcher struct {
+	cfg     Config
+	store   *store.Store
+	log     *slog.Logger
+	client  *queue.Client
+	jobs    *queue.Inserter
+	metrics *metrics
+
+	loads   *batch.Group[uuid.UUID, store.Outbound]
+	marks   *batch.Group[store.Mark, bool]
+	ends    *batch.Group[ending, struct{}]
+	reopens *batch.Group[reopening, struct{}]
+
+	kick chan struct{}
+
+	mu       sync.RWMutex
+	wabas    map[string]*waba
+	lanes    map[string]*lane
+	backoffs map[scopeKey]*backoff
+
+	activeMu sync.Mutex
+	active   map[int64]struct{}
+}
+
+// waba is an owned WABA.
+type waba struct {
+	id    string
+	lease *owner.Lease
+	line  *limiter.Line
+	limit limiter.Limit // written by the keeper only
+	lanes []*lane
+	appID atomic.Pointer[string]
+	token atomic.Pointer[string]
+	// gone is set when the lease was lost or is yielded: its lanes close and it is dropped.
+	gone bool
+}
+
+type laneState int
+
+const (
+	laneClosed laneState = iota
+	laneOpen
+	laneClosing
+)
+
+// lane is a phone number of an owned WABA. The keeper alone writes its plain fields.
+type lane struct {
+	phone   string
+	waba    *waba
+	limit   limiter.Limit
+	state   laneState
+	workers int
+	nextTry time.Time // when closing is next tried
+	removed bool      // the phone number was deleted or moved to another WABA
+
+	running  atomic.Int64
+	lastWork atomic.Int64 // Unix nanoseconds
+	latency  atomic.Int64 // moving average of a POST, nanoseconds
+}
+
+// New makes a dispatcher. Give its Handle to the queue client, then call Run with that client.
+func New(cfg Config) (*Dispatcher, error) {
+	preset := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	preset(&cfg.UnknownAfter, time.Minute)
+	preset(&cfg.Lead, 400*time.Millisecond)
+	preset(&cfg.Late, 25*time.Millisecond)
+	preset(&cfg.PostTimeout, 30*time.Second)
+	preset(&cfg.IdleClose, 30*time.Second)
+	if cfg.Retries <= 0 {
+		cfg.Retries = 8
+	}
+	jobs, err := queue.NewInserter(cfg.Store.Pool(), cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dispatcher{
+		cfg: cfg, store: cfg.Store, log: cfg.Logger, jobs: jobs, metrics: newMetrics(cfg.Registerer),
+		kick:  make(chan struct{}, 1),
+		wabas: map[string]*waba{}, lanes: map[string]*lane{}, backoffs: map[scopeKey]*backoff{}, active: map[int64]struct{}{},
+	}
+	d.loads = batch.New(batch.Config{Max: 500, Flushers: 2}, d.load)
+	d.marks = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond}, d.mark)
+	d.ends = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond}, d.recordEndings)
+	d.reopens = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.recordReopenings)
+	return d, nil
+}
+
+// Run keeps the lanes until ctx ends: it opens and closes them as leases, work and pauses come and go, takes over what
+// dead workers left, and settles unknown messages at their deadline.
+func (d *Dispatcher) Run(ctx context.Context, client *queue.Client) error {
+	d.client = client
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	var refreshed, swept, settled time.Time
+	for {
+		now := time.Now()
+		fresh := d.adopt(ctx)
+		if fresh || now.Sub(refreshed) >= time.Second {
+			if d.attempt(ctx, "refreshing lanes", d.refresh) {
+				refreshed = now
+			}
+		}
+		d.closeLanes(ctx, now)
+		d.attempt(ctx, "opening lanes", d.openLanes)
+		if fresh || now.Sub(swept) >= 2*time.Second {
+			d.attempt(ctx, "taking jobs over", d.takeOver)
+			swept = now
+		}
+		if now.Sub(settled) >= time.Second {
+			d.attempt(ctx, "settling unknown messages", d.settle)
+			settled = now
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-d.cfg.Owner.Changed():
+		case <-d.kick:
+		case <-tick.C:
+		}
+	}
+}
+
+// attempt runs one step of the keeper, bounded; what fails now is tried again at the next turn.
+func (d *Dispatcher) attempt(ctx context.Context, what string, step func(context.Context) error) bool {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	err := step(ctx)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		d.log.WarnContext(ctx, what+" failed, will be tried again", "err", err)
+	}
+	return err == nil
+}
+
+// Drain yields every WABA: it begins nothing more, ends what is begun, releases the leases. It returns when nothing is
+// owned any more, or with ctx. Run must be running.
+func (d *Dispatcher) Drain(ctx context.Context) error {
+	d.cfg.Owner.Drain()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		d.mu.RLock()
+		n := len(d.wabas)
+		d.mu.RUnlock()
+		if n == 0 && len(d.cfg.Owner.Leases()) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			d.poke()
+		}
+	}
+}
+
+// Close ends the dispatcher's goroutines, after the queue client was stopped.
+func (d *Dispatcher) Close() {
+	d.loads.Close()
+	d.marks.Close()
+	d.reopens.Close()
+	d.ends.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, w := range d.wabas {
+		w.line.Close()
+	}
+}
+
+func (d *Dispatcher) poke() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (d *Dispatcher) laneOf(phoneNumberID string) *lane {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.lanes[phoneNumberID]
+}

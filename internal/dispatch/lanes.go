@@ -1,0 +1,258 @@
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"time"
+
+	"wagate/internal/limiter"
+	"wagate/internal/owner"
+)
+
+const (
+	// closeForPause is the length from which a pause closes a lane; for a shorter one its claimed jobs wait.
+	closeForPause = 5 * time.Second
+	// maxWorkers bounds what a lane without a limit claims at a time. A limited lane claims what its rate needs.
+	maxWorkers        = 64
+	maxLimitedWorkers = 1024
+)
+
+// adopt brings the WABAs in line with the leases: it takes up what was taken, and lets go of what was lost or is to be
+// handed over. It says whether a WABA is new.
+func (d *Dispatcher) adopt(ctx context.Context) (fresh bool) {
+	leases := d.cfg.Owner.Leases()
+	var yielded []*owner.Lease
+	d.mu.Lock()
+	for _, l := range leases {
+		if d.wabas[l.WABAID] != nil || l.Lost() {
+			continue
+		}
+		if l.Yielding() {
+			yielded = append(yielded, l) // before it was taken up
+			continue
+		}
+		d.wabas[l.WABAID] = &waba{id: l.WABAID, lease: l, line: limiter.NewLine(limiter.Limit{}, d.cfg.Lead)}
+		fresh = true
+	}
+	for id, w := range d.wabas {
+		if !w.gone && (w.lease.Lost() || w.lease.Yielding()) {
+			w.gone = true
+			w.line.Close() // waiting tries give themselves back
+		}
+		if !w.gone || !w.idle() {
+			continue
+		}
+		for _, ln := range w.lanes {
+			if d.lanes[ln.phone] == ln {
+				delete(d.lanes, ln.phone)
+			}
+		}
+		delete(d.wabas, id)
+		if !w.lease.Lost() {
+			yielded = append(yielded, w.lease)
+		}
+	}
+	d.mu.Unlock()
+	for _, l := range yielded {
+		d.attempt(ctx, "releasing a WABA", func(ctx context.Context) error { return d.cfg.Owner.Release(ctx, l) })
+	}
+	return fresh
+}
+
+// idle says that no lane claims and no job runs.
+func (w *waba) idle() bool {
+	for _, ln := range w.lanes {
+		if ln.state != laneClosed || ln.running.Load() > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// refresh reads the settings and pauses of what is owned.
+func (d *Dispatcher) refresh(ctx context.Context) error {
+	owned := d.ownedWABAs()
+	if len(owned) == 0 {
+		return nil
+	}
+	rows, err := d.store.Lanes(ctx, owned)
+	if err != nil {
+		return err
+	}
+	pauses, err := d.store.Pauses(ctx)
+	if err != nil {
+		return err
+	}
+	seen := make(map[string]bool, len(rows))
+	d.mu.Lock()
+	for _, r := range rows {
+		w := d.wabas[r.WABAID]
+		if w == nil || w.gone {
+			continue
+		}
+		seen[r.PhoneNumberID] = true
+		ln := d.lanes[r.PhoneNumberID]
+		if ln == nil {
+			ln = &lane{phone: r.PhoneNumberID, waba: w}
+			ln.latency.Store(int64(150 * time.Millisecond))
+			d.lanes[r.PhoneNumberID] = ln
+			w.lanes = append(w.lanes, ln)
+		}
+		if ln.waba != w {
+			continue // it moved from a WABA whose lanes are still closing here
+		}
+		ln.removed = false
+		w.appID.Store(&r.AppID)
+		if len(r.AccessToken) > 0 {
+			token, err := d.cfg.OpenToken(r.WABAID, r.AccessToken)
+			if err != nil {
+				d.log.ErrorContext(ctx, "the access token of a WABA does not open with WAGATE_SECRET_KEY", "waba", r.WABAID, "err", err)
+			}
+			w.token.Store(&token)
+		}
+		wabaLimit := limiter.Limit{PerSecond: r.WABAPerSecond, Burst: r.WABABurst}
+		phoneLimit := limiter.Limit{PerSecond: r.PhonePerSecond, Burst: r.PhoneBurst}
+		if w.limit != wabaLimit || ln.limit != phoneLimit {
+			w.limit, ln.limit = wabaLimit, phoneLimit
+			w.line.Update(func(b *limiter.Budget, now time.Time) {
+				b.SetWABA(wabaLimit, now)
+				b.SetPhone(ln.phone, phoneLimit, now)
+			})
+		} else if phoneLimit.PerSecond <= 0 {
+			w.line.Update(func(b *limiter.Budget, now time.Time) { b.SetPhone(ln.phone, phoneLimit, now) })
+		}
+	}
+	for phone, ln := range d.lanes {
+		if !seen[phone] && !ln.waba.gone {
+			ln.removed = true
+		}
+	}
+	d.mu.Unlock()
+	d.applyPauses(pauses)
+	return nil
+}
+
+func (d *Dispatcher) ownedWABAs() []string {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	ids := make([]string, 0, len(d.wabas))
+	for id, w := range d.wabas {
+		if !w.gone {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// openLanes opens the closed lanes that have work and no long pause.
+func (d *Dispatcher) openLanes(ctx context.Context) error {
+	now := time.Now()
+	var closed []*lane
+	d.mu.RLock()
+	for _, ln := range d.lanes {
+		if ln.state == laneClosed && !ln.waba.gone && !ln.removed && ln.waba.token.Load() != nil && !ln.pausedLong(now) {
+			closed = append(closed, ln)
+		}
+	}
+	d.mu.RUnlock()
+	if len(closed) == 0 {
+		return nil
+	}
+	phones := make([]string, len(closed))
+	for i, ln := range closed {
+		phones[i] = ln.phone
+	}
+	work, err := d.client.LanesWithWork(ctx, d.store.Pool(), phones)
+	if err != nil {
+		return err
+	}
+	for _, ln := range closed {
+		if !work[ln.phone] {
+			continue
+		}
+		ln.waba.line.Open(ln.phone)
+		workers, rate := ln.size()
+		if err := d.client.OpenLane(ln.phone, workers, rate); err != nil {
+			return err
+		}
+		ln.workers = workers
+		ln.lastWork.Store(now.UnixNano())
+		d.setState(ln, laneOpen)
+	}
+	return nil
+}
+
+// size gives how many jobs a lane may claim at a time: what goes out at its rate while a try waits for its slot, its
+// mark and its answer. More would sit in running; fewer would leave slots unused.
+func (ln *lane) size() (workers int, perSecond float64) {
+	perSecond = ln.limit.PerSecond
+	if w := ln.waba.limit.PerSecond; w > 0 && (perSecond <= 0 || w < perSecond) {
+		perSecond = w
+	}
+	if perSecond <= 0 {
+		return maxWorkers, 0
+	}
+	seconds := 0.5 + time.Duration(ln.latency.Load()).Seconds()
+	return min(max(int(math.Ceil(perSecond*seconds)), 1), maxLimitedWorkers), perSecond
+}
+
+// closeLanes ends the claiming of lanes that are paused, idle, removed or no longer owned. River waits for a lane's
+// running jobs and opens no other lane meanwhile, so each call is short and comes again.
+func (d *Dispatcher) closeLanes(ctx context.Context, now time.Time) {
+	var closing []*lane
+	d.mu.RLock()
+	for _, w := range d.wabas {
+		for _, ln := range w.lanes {
+			if ln.state == laneClosed {
+				continue
+			}
+			if ln.state == laneClosing || d.shouldClose(ln, now) {
+				closing = append(closing, ln)
+			}
+		}
+	}
+	d.mu.RUnlock()
+	for _, ln := range closing {
+		if ln.state == laneOpen {
+			d.setState(ln, laneClosing)
+			ln.waba.line.Shut(ln.phone)
+			ln.nextTry = now
+		} else if ln.running.Load() > 0 && now.Before(ln.nextTry) {
+			continue
+		}
+		short, cancel := context.WithTimeout(ctx, 30*time.Millisecond)
+		err := d.client.CloseLane(short, ln.phone)
+		cancel()
+		if err != nil {
+			ln.nextTry = now.Add(500 * time.Millisecond)
+			continue
+		}
+		d.setState(ln, laneClosed)
+	}
+}
+
+func (d *Dispatcher) shouldClose(ln *lane, now time.Time) bool {
+	if ln.waba.gone || ln.removed || ln.pausedLong(now) {
+		return true
+	}
+	if ln.running.Load() == 0 && now.UnixNano()-ln.lastWork.Load() > int64(d.cfg.IdleClose) {
+		return true
+	}
+	want, _ := ln.size()
+	return want > ln.workers*3/2+1 || want*2 < ln.workers-1
+}
+
+func (ln *lane) pausedLong(now time.Time) bool {
+	until, paused := ln.waba.line.Blocked(ln.phone, now)
+	return paused && until.Sub(now) > closeForPause
+}
+
+func (d *Dispatcher) setState(ln *lane, s laneState) {
+	d.mu.Lock()
+	ln.state = s
+	d.mu.Unlock()
+}
+
+// String names a lane in logs.
+func (ln *lane) String() string { return fmt.Sprintf("%s/%s", ln.waba.id, ln.phone) }

@@ -1,0 +1,204 @@
+package dispatch
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"wagate/internal/batch"
+	"wagate/internal/queue"
+	"wagate/internal/store"
+)
+
+// ending is the end of a job and, unless its message was settled before, of its message's try.
+type ending struct {
+	ref     queue.Ref
+	outcome *store.Outcome
+}
+
+// reopening is a try that sent nothing. When its message was taken for unknown meanwhile, its job is gone and a new one
+// is put in.
+type reopening struct {
+	reopen store.Reopen
+	job    queue.Job
+}
+
+// finish records an ending together with the completion of the job. It holds on until it is recorded: an outcome waits
+// in memory while the database is away. Only the hard end of the process cuts that short; the try is then unknown.
+func (d *Dispatcher) finish(ctx context.Context, e ending) queue.Verdict {
+	err := d.untilRecorded(ctx, func(ctx context.Context) error {
+		_, err := d.ends.Do(ctx, e)
+		return err
+	})
+	if err != nil {
+		return queue.Retry(err)
+	}
+	return queue.Settled()
+}
+
+// reopen clears the mark of a try that sent nothing; the job then runs again: by River's retry with cause, else after wait.
+func (d *Dispatcher) reopen(ctx context.Context, job queue.Job, r store.Reopen, wait time.Duration, cause error) queue.Verdict {
+	err := d.untilRecorded(ctx, func(ctx context.Context) error {
+		_, err := d.reopens.Do(ctx, reopening{reopen: r, job: job})
+		return err
+	})
+	switch {
+	case err != nil:
+		return queue.Retry(err)
+	case cause != nil:
+		return queue.Retry(cause)
+	}
+	return queue.Snooze(wait)
+}
+
+func (d *Dispatcher) untilRecorded(ctx context.Context, record func(context.Context) error) error {
+	// A stop gives what has ended this long to be written.
+	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(3*time.Second, cancel) })
+	defer stop()
+	wait := 50 * time.Millisecond
+	for {
+		err := record(hard)
+		if err == nil || hard.Err() != nil || errors.Is(err, batch.ErrClosed) {
+			return err
+		}
+		d.log.WarnContext(ctx, "recording outcomes failed, will be tried again", "err", err)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-hard.Done():
+			timer.Stop()
+			return err
+		}
+		wait = min(wait*2, 2*time.Second)
+	}
+}
+
+func (d *Dispatcher) load(ctx context.Context, ids []uuid.UUID) ([]batch.Result[store.Outbound], error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	found, err := d.store.LoadOutbound(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]batch.Result[store.Outbound], len(ids))
+	for i, id := range ids {
+		out[i].Out = found[id]
+	}
+	return out, nil
+}
+
+func (d *Dispatcher) mark(ctx context.Context, marks []store.Mark) ([]batch.Result[bool], error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	// Rows are locked in the order of their ids everywhere, so that sets never wait for each other in a circle.
+	sorted := slices.SortedFunc(slices.Values(marks), func(a, b store.Mark) int { return compare(a.ID, b.ID) })
+	marked, err := d.store.MarkTries(ctx, d.cfg.Owner.WorkerID(), sorted)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]batch.Result[bool], len(marks))
+	for i, m := range marks {
+		out[i].Out = marked[m.ID]
+	}
+	return out, nil
+}
+
+func (d *Dispatcher) recordEndings(ctx context.Context, set []ending) ([]batch.Result[struct{}], error) {
+	return eachAlone(ctx, set, func(ctx context.Context, set []ending) error {
+		outcomes := make([]store.Outcome, 0, len(set))
+		refs := make([]queue.Ref, 0, len(set))
+		for _, e := range set {
+			if e.outcome != nil {
+				outcomes = append(outcomes, *e.outcome)
+			}
+			if e.ref.ID != 0 {
+				refs = append(refs, e.ref)
+			}
+		}
+		slices.SortFunc(outcomes, func(a, b store.Outcome) int { return compare(a.ID, b.ID) })
+		slices.SortFunc(refs, func(a, b queue.Ref) int { return int(a.ID - b.ID) })
+		return d.store.InTx(ctx, func(tx pgx.Tx) error {
+			if len(outcomes) > 0 {
+				if err := d.store.RecordOutcomes(ctx, tx, outcomes); err != nil {
+					return err
+				}
+			}
+			_, err := d.client.Complete(ctx, tx, refs)
+			return err
+		})
+	})
+}
+
+func (d *Dispatcher) recordReopenings(ctx context.Context, set []reopening) ([]batch.Result[struct{}], error) {
+	return eachAlone(ctx, set, func(ctx context.Context, set []reopening) error {
+		reopens := make([]store.Reopen, len(set))
+		for i, r := range set {
+			reopens[i] = r.reopen
+		}
+		return d.store.InTx(ctx, func(tx pgx.Tx) error {
+			orphans, err := d.store.ReopenTries(ctx, tx, reopens)
+			if err != nil || len(orphans) == 0 {
+				return err
+			}
+			var sends []queue.Send
+			for _, r := range set {
+				if orphans[r.reopen.ID] {
+					sends = append(sends, queue.Send{MessageID: r.reopen.ID, PhoneNumberID: r.job.PhoneNumberID, Priority: r.job.Priority})
+				}
+			}
+			return d.jobs.Insert(ctx, tx, sends)
+		})
+	})
+}
+
+// eachAlone records a set at once and, where the database refuses the set for what is in it, each item alone, so that
+// one bad row holds nobody else's outcome up.
+func eachAlone[T any](ctx context.Context, set []T, record func(context.Context, []T) error) ([]batch.Result[struct{}], error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	err := record(ctx, set)
+	if err == nil || len(set) == 1 || store.Unavailable(err) {
+		return make([]batch.Result[struct{}], len(set)), err
+	}
+	out := make([]batch.Result[struct{}], len(set))
+	for i := range set {
+		out[i].Err = record(ctx, set[i:i+1])
+	}
+	return out, nil
+}
+
+func (d *Dispatcher) setActive(jobID int64, on bool) {
+	d.activeMu.Lock()
+	defer d.activeMu.Unlock()
+	if on {
+		d.active[jobID] = struct{}{}
+	} else {
+		delete(d.active, jobID)
+	}
+}
+
+func (d *Dispatcher) isActive(jobID int64) bool {
+	d.activeMu.Lock()
+	defer d.activeMu.Unlock()
+	_, on := d.active[jobID]
+	return on
+}
+
+func compare(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }
+
+// clean makes a stranger's text fit for the database: valid UTF-8, no NUL, at most 1,000 bytes.
+func clean(s string) string {
+	s = strings.ReplaceAll(strings.ToValidUTF8(s, "�"), "\x00", "")
+	if len(s) > 1000 {
+		s = strings.ToValidUTF8(s[:1000], "")
+	}
+	return s
+}

@@ -1,0 +1,159 @@
+package dispatch
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"wagate/internal/queue"
+	"wagate/internal/store"
+)
+
+const (
+	// takeOverAtOnce bounds how many jobs of a lane are looked at in one sweep.
+	takeOverAtOnce = 500
+	// deathMargin is added to when a worker was first seen dead: a POST begins at most so long after its slot.
+	deathMargin = 50 * time.Millisecond
+	// ownLost is how long a job claimed by this worker may be unknown to it before it is taken for lost.
+	ownLost = 30 * time.Second
+)
+
+// takeOver deals with the running jobs in owned lanes that somebody else claimed: a dead worker, one that only hung, or
+// one that lost its lease and goes on claiming. What is known to be unsent becomes a new job at once; a try that may have
+// been sent becomes unknown; a try of a living worker is left to it for a while.
+func (d *Dispatcher) takeOver(ctx context.Context) error {
+	d.mu.RLock()
+	var phones []string
+	for phone, ln := range d.lanes {
+		if !ln.waba.gone {
+			phones = append(phones, phone)
+		}
+	}
+	d.mu.RUnlock()
+	if len(phones) == 0 {
+		return nil
+	}
+	running, err := d.client.RunningJobs(ctx, d.store.Pool(), phones, takeOverAtOnce)
+	if err != nil {
+		return err
+	}
+	me := d.cfg.Owner.WorkerID()
+	now := d.cfg.Owner.DBTime(time.Now())
+	running = slices.DeleteFunc(running, func(r queue.Running) bool {
+		return r.ClaimedBy == me && (d.isActive(r.ID) || now.Sub(r.ClaimedAt) < ownLost)
+	})
+	if len(running) == 0 {
+		return nil
+	}
+	ids := make([]uuid.UUID, len(running))
+	for i, r := range running {
+		ids[i] = r.MessageID
+	}
+	states, err := d.store.TryStates(ctx, ids, d.cfg.Owner.HeartbeatTTL())
+	if err != nil {
+		return err
+	}
+	var back []queue.Ref
+	var unsent []store.Reopen
+	var ended []ending
+	for _, r := range running {
+		t, ok := states[r.MessageID]
+		switch judge(t, ok, r.ClaimedBy == me, d.cfg.PostTimeout) {
+		case giveBack:
+			back = append(back, r.Ref)
+		case giveBackUnsent:
+			back = append(back, r.Ref)
+			unsent = append(unsent, store.Reopen{ID: t.ID, Try: t.Try, Event: "try.unsent", At: time.Now(), Reason: "worker_gone_before_slot"})
+		case makeUnknown:
+			o := d.unknown(store.Outbound{ID: t.ID}, t.Try, "worker_gone", time.Now())
+			ended = append(ended, ending{ref: r.Ref, outcome: o})
+		case completeOnly:
+			ended = append(ended, ending{ref: r.Ref})
+		case leave:
+		}
+	}
+	if len(back) > 0 {
+		err := d.store.InTx(ctx, func(tx pgx.Tx) error {
+			if len(unsent) > 0 {
+				if _, err := d.store.ReopenTries(ctx, tx, unsent); err != nil {
+					return err
+				}
+			}
+			_, err := d.client.GiveBack(ctx, tx, back)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(ended) > 0 {
+		results, err := d.recordEndings(ctx, ended)
+		if err != nil {
+			return err
+		}
+		for _, r := range results {
+			if r.Err != nil {
+				return r.Err
+			}
+		}
+	}
+	if n := len(back) + len(ended); n > 0 {
+		d.metrics.takenOver.Add(float64(n))
+		d.log.InfoContext(ctx, "took jobs over", "given_back", len(back), "known_unsent", len(unsent), "ended", len(ended))
+	}
+	return nil
+}
+
+type judgement int
+
+const (
+	leave judgement = iota
+	giveBack
+	giveBackUnsent
+	makeUnknown
+	completeOnly
+)
+
+// judge says what becomes of a running job that its claimer does not work, by the state of its message's newest try.
+func judge(t store.TryState, found, own bool, postTimeout time.Duration) judgement {
+	if !found {
+		return completeOnly
+	}
+	if t.Status != "queued" && t.Status != "sending" {
+		return completeOnly
+	}
+	if t.SlotAt == nil {
+		return giveBack
+	}
+	// The slot lies after the last instant at which its worker can have sent.
+	if t.DeadAt != nil && t.SlotAt.After(t.DeadAt.Add(deathMargin)) {
+		return giveBackUnsent
+	}
+	if t.LeaseEnd != nil && t.SlotAt.After(*t.LeaseEnd) {
+		return giveBackUnsent
+	}
+	if !own && t.Alive && t.Now.Sub(*t.SlotAt) < 2*postTimeout {
+		return leave // its answer is still to come
+	}
+	return makeUnknown
+}
+
+// settle lets on_unknown decide the messages whose deadline has passed.
+func (d *Dispatcher) settle(ctx context.Context) error {
+	return d.store.InTx(ctx, func(tx pgx.Tx) error {
+		settled, err := d.store.SettleUnknown(ctx, tx, 500)
+		if err != nil {
+			return err
+		}
+		var again []queue.Send
+		for _, m := range settled {
+			if m.OnUnknown == "resend" {
+				again = append(again, queue.Send{MessageID: m.ID, PhoneNumberID: m.PhoneNumberID, Priority: m.Priority})
+			}
+		}
+		return d.jobs.Insert(ctx, tx, again)
+	})
+}

@@ -1,0 +1,165 @@
+// Package httpapi is the HTTP API: routes, API keys, JSON and problem documents. It is the only place that knows Echo.
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/labstack/echo/v4"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"wagate/internal/access"
+	"wagate/internal/intake"
+	"wagate/internal/seal"
+	"wagate/internal/store"
+)
+
+// Deps is what the API works with.
+type Deps struct {
+	Intake *intake.Intake
+	Access *access.Access
+	Store  *store.Store
+	Sealer *seal.Sealer
+	// Webhook serves /webhooks/whatsapp, GET and POST; nil means that the route is not there.
+	Webhook http.Handler
+	// Ready says whether this process can serve: the database answers and its schema is the one of this binary.
+	Ready func(context.Context) error
+	// Backlog gives how many messages wait in a phone number's lane, by priority 1 to 4; nil means that it is not told.
+	Backlog func(ctx context.Context, phoneNumberID string) (map[int]int64, error)
+	// Registerer takes the API's metrics, Gatherer gives /metrics. A *prometheus.Registry is both.
+	Registerer prometheus.Registerer
+	Gatherer   prometheus.Gatherer
+	// MetricsAllow are the peers that may read /metrics.
+	MetricsAllow []netip.Prefix
+	Logger       *slog.Logger
+	// Now is time.Now or a test's clock.
+	Now func() time.Time
+}
+
+// Sizes of request bodies, in bytes, and of batches.
+const (
+	maxBody      = 1 << 20
+	maxBatchBody = 32 << 20
+	maxBatch     = 1000
+)
+
+// Time limits of the server. Streams move their own deadlines on.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 60 * time.Second
+	writeTimeout      = 90 * time.Second
+	idleTimeout       = 120 * time.Second
+	maxHeaderBytes    = 64 << 10
+	// handlerTime bounds what a handler asks of the database.
+	handlerTime = 10 * time.Second
+)
+
+// API is the HTTP API.
+type API struct {
+	Deps
+	logger  *slog.Logger
+	echo    *echo.Echo
+	metrics metrics
+	// waiters bounds the requests that wait for a wamid, batches those that hold a batch body in memory.
+	waiters chan struct{}
+	batches chan struct{}
+	// stopping is closed when the server shuts down, so that nobody waits on.
+	stopping context.Context //nolint:containedctx // the life of the API, ended by its server's shutdown
+	stop     context.CancelFunc
+}
+
+// New builds the API. It starts nothing.
+func New(d Deps) (*API, error) {
+	if d.Intake == nil || d.Access == nil || d.Store == nil || d.Sealer == nil || d.Ready == nil || d.Registerer == nil || d.Gatherer == nil ||
+		d.Logger == nil || d.Now == nil {
+		return nil, errors.New("httpapi: a dependency is missing")
+	}
+	a := &API{Deps: d, logger: d.Logger, echo: echo.New(), metrics: newMetrics(d.Registerer), waiters: make(chan struct{}, 256), batches: make(chan struct{}, 8)}
+	a.stopping, a.stop = context.WithCancel(context.Background())
+	a.echo.HTTPErrorHandler = a.handleError
+	a.echo.Pre(a.observe)
+	a.echo.Use(a.recoverPanic)
+	a.routes()
+	return a, nil
+}
+
+// Handler gives the API as a handler.
+func (a *API) Handler() http.Handler { return a.echo }
+
+// Server gives a server for the API with its time limits set. The caller gives it a listener and stops it with
+// Shutdown, which also ends the requests that wait for a wamid.
+func (a *API) Server() *http.Server {
+	s := &http.Server{
+		Handler: a.echo, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
+	}
+	s.RegisterOnShutdown(a.stop)
+	return s
+}
+
+func (a *API) routes() {
+	e := a.echo
+	e.GET("/livez", func(c echo.Context) error { return c.JSON(http.StatusOK, map[string]string{"status": "ok"}) })
+	e.GET("/readyz", a.readyz)
+	e.GET("/metrics", a.allowMetrics(promhttp.HandlerFor(a.Gatherer, promhttp.HandlerOpts{})))
+	if a.Webhook != nil {
+		e.GET("/webhooks/whatsapp", echo.WrapHandler(a.Webhook))
+		e.POST("/webhooks/whatsapp", echo.WrapHandler(a.Webhook))
+	}
+
+	e.POST("/v1/messages", a.authed(access.Send, a.postMessage))
+	e.POST("/v1/messages/batch", a.authed(access.Send, a.postBatch))
+	e.POST("/v1/messages/validate", a.authed(access.Send, a.validateMessage))
+	e.GET("/v1/messages", a.authed(access.Read, a.listMessages))
+	e.GET("/v1/messages/:id", a.authed(access.Read, a.getMessage))
+	e.GET("/v1/messages/:id/events", a.authed(access.Read, a.getEvents))
+	e.POST("/v1/messages/:id/cancel", a.authed(access.Send, a.cancelMessage))
+
+	manage := func(path string, list, get, put, remove handler) {
+		e.GET(path, a.authed(access.Manage, list))
+		e.GET(path+"/:id", a.authed(access.Manage, get))
+		e.PUT(path+"/:id", a.authed(access.Manage, unrestricted(put)))
+		e.DELETE(path+"/:id", a.authed(access.Manage, unrestricted(remove)))
+	}
+	manage("/v1/apps", unrestricted(a.listApps), unrestricted(a.getApp), a.putApp, a.deleteApp)
+	manage("/v1/portfolios", unrestricted(a.listPortfolios), unrestricted(a.getPortfolio), a.putPortfolio, a.deletePortfolio)
+	manage("/v1/wabas", unrestricted(a.listWABAs), unrestricted(a.getWABA), a.putWABA, a.deleteWABA)
+	manage("/v1/phone-numbers", a.listPhoneNumbers, a.getPhoneNumber, a.putPhoneNumber, a.deletePhoneNumber)
+
+	e.POST("/v1/keys", a.authed(access.Admin, unrestricted(a.postKey)))
+	e.GET("/v1/keys", a.authed(access.Admin, unrestricted(a.listKeys)))
+	e.GET("/v1/keys/:id", a.authed(access.Admin, unrestricted(a.getKey)))
+	e.DELETE("/v1/keys/:id", a.authed(access.Admin, unrestricted(a.deleteKey)))
+}
+
+func (a *API) readyz(c echo.Context) error {
+	ctx, cancel := context.WithTimeout(c.Request().Context(), 2*time.Second)
+	defer cancel()
+	if err := a.Ready(ctx); err != nil {
+		p := newProblem(http.StatusServiceUnavailable, "not_ready", "The database is not available, or its schema is not the one of this version.")
+		p.cause, p.retryAfter = err, dbRetryAfter
+		return p
+	}
+	return c.JSON(http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// allowMetrics lets the configured peers through.
+func (a *API) allowMetrics(h http.Handler) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		peer, err := netip.ParseAddrPort(c.Request().RemoteAddr)
+		if err == nil {
+			for _, p := range a.MetricsAllow {
+				if p.Contains(peer.Addr().Unmap()) {
+					h.ServeHTTP(c.Response(), c.Request())
+					return nil
+				}
+			}
+		}
+		return newProblem(http.StatusForbidden, "forbidden", "Metrics are not for this address (WAGATE_METRICS_ALLOW).")
+	}
+}

@@ -1,0 +1,544 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.uber.org/goleak"
+
+	"wagate/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Wrap(m)) }
+
+var quiet = slog.New(slog.DiscardHandler)
+
+// newTestClient works nothing until it is started.
+func newTestClient(t *testing.T, pool *pgxpool.Pool, handler Handler) *Client {
+	t.Helper()
+	c, err := NewClient(ClientConfig{
+		Pool: pool, WorkerID: "worker-a", Handler: handler, Logger: quiet, RetryBase: time.Millisecond, RetryMax: 20 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func inTx(t *testing.T, pool *pgxpool.Pool, f func(tx pgx.Tx) error) {
+	t.Helper()
+	if err := pgx.BeginFunc(t.Context(), pool, f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func insert(t *testing.T, pool *pgxpool.Pool, sends ...Send) {
+	t.Helper()
+	i, err := NewInserter(pool, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inTx(t, pool, func(tx pgx.Tx) error { return i.Insert(t.Context(), tx, sends) })
+}
+
+type row struct {
+	ID          int64
+	State       string
+	Attempt     int
+	MaxAttempts int
+	Priority    int
+	Queue       string
+	Kind        string
+	Args        []byte
+	ScheduledAt time.Time
+	CreatedAt   time.Time
+	Finalized   bool
+}
+
+func (r row) message(t *testing.T) uuid.UUID {
+	t.Helper()
+	var a SendArgs
+	if err := json.Unmarshal(r.Args, &a); err != nil {
+		t.Fatal(err)
+	}
+	return a.ID
+}
+
+func jobs(t *testing.T, pool *pgxpool.Pool) []row {
+	t.Helper()
+	rows, err := pool.Query(t.Context(), `
+		SELECT id, state::text, attempt, max_attempts, priority, queue, kind, args, scheduled_at, created_at, finalized_at IS NOT NULL FROM river_job ORDER BY id`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// claim makes a job running as River's fetch does.
+func claim(t *testing.T, pool *pgxpool.Pool, id int64, by string) Ref {
+	t.Helper()
+	ref := Ref{ID: id}
+	err := pool.QueryRow(t.Context(), `
+		UPDATE river_job SET state = 'running', attempt = attempt + 1, attempted_at = clock_timestamp(), attempted_by = array_append(attempted_by, $2::text)
+		WHERE id = $1::bigint RETURNING attempt`, id, by).Scan(&ref.Attempt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+func exec(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newID(t *testing.T) uuid.UUID {
+	t.Helper()
+	id, err := uuid.NewV7()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// The statements of this package name River's columns and states by hand. A version of River that changes them fails
+// here: read Complete, GiveBack, RunningJobs and LanesWithWork before these lists are changed. A new column that means
+// something for a job must be copied by GiveBack.
+func TestOurStatementsKnowRiversSchema(t *testing.T) {
+	pool := pgtest.New(t)
+	text := func(sql string) []string {
+		rows, err := pool.Query(t.Context(), sql)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	columns := []string{
+		"args jsonb NOT NULL", "attempt smallint NOT NULL default 0", "attempted_at timestamp with time zone", "attempted_by ARRAY",
+		"created_at timestamp with time zone NOT NULL default now()", "errors ARRAY", "finalized_at timestamp with time zone",
+		"id bigint NOT NULL default nextval('river_job_id_seq'::regclass)", "kind text NOT NULL", "max_attempts smallint NOT NULL default 25",
+		"metadata jsonb NOT NULL default '{}'::jsonb", "priority smallint NOT NULL default 1", "queue text NOT NULL default 'default'::text",
+		"scheduled_at timestamp with time zone NOT NULL default now()", "state USER-DEFINED NOT NULL default 'available'::river_job_state",
+		"tags ARRAY NOT NULL default '{}'::character varying[]", "unique_key bytea", "unique_states bit",
+	}
+	got := text(`SELECT column_name || ' ' || data_type || CASE is_nullable WHEN 'NO' THEN ' NOT NULL' ELSE '' END || coalesce(' default ' || column_default, '')
+		FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'river_job' ORDER BY column_name COLLATE "C"`)
+	if !slices.Equal(got, columns) {
+		t.Errorf("columns of river_job:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(columns, "\n"))
+	}
+	states := []string{"available", "cancelled", "completed", "discarded", "pending", "retryable", "running", "scheduled"}
+	if got := text(`SELECT unnest(enum_range(NULL::river_job_state))::text ORDER BY 1`); !slices.Equal(got, states) {
+		t.Errorf("states of a job: %v, want %v", got, states)
+	}
+	index := "CREATE INDEX river_job_prioritized_fetching_index ON public.river_job USING btree (state, queue, priority, scheduled_at, id)"
+	if got := text(`SELECT indexdef FROM pg_indexes WHERE indexname = 'river_job_prioritized_fetching_index'`); !slices.Equal(got, []string{index}) {
+		t.Errorf("the index that RunningJobs and LanesWithWork read: %v, want %s", got, index)
+	}
+	if got := text(`SELECT tgname FROM pg_trigger WHERE tgrelid = 'river_job'::regclass AND NOT tgisinternal`); len(got) != 0 {
+		t.Errorf("triggers on river_job: %v", got)
+	}
+}
+
+func TestLaneNames(t *testing.T) {
+	for id, want := range map[string]bool{
+		"106540352242922": true, "a1": true, strings.Repeat("1", 59): true,
+		"": false, strings.Repeat("1", 60): false, "1-2": false, "1 2": false, "A": false, "é": false, "1_": false,
+	} {
+		if got := ValidPhoneNumberID(id); got != want {
+			t.Errorf("ValidPhoneNumberID(%q) = %v", id, got)
+		}
+		if got := PhoneNumberID(Lane(id)); got != id {
+			t.Errorf("the phone number id of the lane of %q is %q", id, got)
+		}
+	}
+}
+
+func TestInsertPutsJobsIntoTheirLanes(t *testing.T) {
+	pool := pgtest.New(t)
+	now := time.Now()
+	later := now.Add(time.Hour).Truncate(time.Microsecond)
+	longest := strings.Repeat("9", 59)
+	sends := []Send{
+		{MessageID: newID(t), PhoneNumberID: "111", Priority: 1},
+		{MessageID: newID(t), PhoneNumberID: "222", Priority: 4},
+		{MessageID: newID(t), PhoneNumberID: longest, Priority: 2, At: later},
+	}
+	insert(t, pool)
+	insert(t, pool, sends...)
+	got := jobs(t, pool)
+	if len(got) != len(sends) {
+		t.Fatalf("%d jobs, want %d", len(got), len(sends))
+	}
+	for i, s := range sends {
+		r := got[i]
+		state := "available"
+		if !s.At.IsZero() {
+			state = "scheduled"
+			if !r.ScheduledAt.Equal(s.At) {
+				t.Errorf("job %d is scheduled at %v, want %v", i, r.ScheduledAt, s.At)
+			}
+		}
+		if r.State != state || r.Queue != "lane-"+s.PhoneNumberID || r.Priority != s.Priority || r.Kind != Kind || r.MaxAttempts != maxAttempts || r.Attempt != 0 {
+			t.Errorf("job %d: %+v, want %s in the lane of %+v", i, r, state, s)
+		}
+		if want := `{"id": "` + s.MessageID.String() + `"}`; string(r.Args) != want {
+			t.Errorf("arguments of job %d: %s, want %s", i, r.Args, want)
+		}
+	}
+}
+
+func TestInsertIsUndoneWithItsTransaction(t *testing.T) {
+	pool := pgtest.New(t)
+	i, err := NewInserter(pool, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Insert(t.Context(), tx, []Send{{MessageID: newID(t), PhoneNumberID: "1", Priority: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := jobs(t, pool); len(got) != 0 {
+		t.Errorf("%d jobs of a transaction that was rolled back", len(got))
+	}
+	err = pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		return i.Insert(t.Context(), tx, []Send{{MessageID: newID(t), PhoneNumberID: "not a lane", Priority: 1}})
+	})
+	if err == nil {
+		t.Error("a phone number id that can name no lane was taken")
+	}
+}
+
+func TestCompleteTouchesItsOwnRunOnly(t *testing.T) {
+	pool := pgtest.New(t)
+	c := newTestClient(t, pool, nil)
+	for range 6 {
+		insert(t, pool, Send{MessageID: newID(t), PhoneNumberID: "1", Priority: 1})
+	}
+	all := jobs(t, pool)
+	mine := claim(t, pool, all[0].ID, "worker-a")
+	again := claim(t, pool, all[1].ID, "worker-a") // its run ended, and it runs anew
+	exec(t, pool, `UPDATE river_job SET state = 'available' WHERE id = $1::bigint`, again.ID)
+	claim(t, pool, again.ID, "worker-b")
+	waiting := Ref{ID: all[2].ID, Attempt: 0}
+	done := claim(t, pool, all[3].ID, "worker-a")
+	exec(t, pool, `UPDATE river_job SET state = 'cancelled', finalized_at = '2020-01-01' WHERE id = $1::bigint`, done.ID)
+	other := claim(t, pool, all[4].ID, "worker-b") // nobody names it
+	second := claim(t, pool, all[5].ID, "worker-a")
+
+	var n int
+	inTx(t, pool, func(tx pgx.Tx) (err error) {
+		n, err = c.Complete(t.Context(), tx, []Ref{mine, again, waiting, done, second, {ID: 1 << 60, Attempt: 1}})
+		return err
+	})
+	if n != 2 {
+		t.Errorf("%d completed, want 2", n)
+	}
+	want := map[int64]string{mine.ID: "completed", again.ID: "running", waiting.ID: "available", done.ID: "cancelled", other.ID: "running", second.ID: "completed"}
+	got := map[int64]string{}
+	for _, r := range jobs(t, pool) {
+		got[r.ID] = r.State
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("states %v, want %v", got, want)
+	}
+	inTx(t, pool, func(tx pgx.Tx) error {
+		n, err := c.Complete(t.Context(), tx, nil)
+		if n != 0 {
+			t.Errorf("%d completed of none", n)
+		}
+		return err
+	})
+}
+
+func TestGiveBackMakesANewJob(t *testing.T) {
+	pool := pgtest.New(t)
+	c := newTestClient(t, pool, nil)
+	for p := 1; p <= 4; p++ {
+		insert(t, pool, Send{MessageID: newID(t), PhoneNumberID: "77", Priority: p})
+	}
+	exec(t, pool, `UPDATE river_job SET tags = '{one,two}', created_at = '2024-02-03 04:05:06Z'`)
+	old := jobs(t, pool)
+	var refs []Ref
+	for _, r := range old[:3] {
+		refs = append(refs, claim(t, pool, r.ID, "worker-a"))
+	}
+	stale := refs[2]
+	exec(t, pool, `UPDATE river_job SET state = 'available' WHERE id = $1::bigint`, stale.ID)
+	claim(t, pool, stale.ID, "worker-b")
+
+	given, err := c.GiveBack(t.Context(), pool, append(slices.Clone(refs), Ref{ID: old[3].ID}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := map[int64]bool{refs[0].ID: true, refs[1].ID: true}; !maps.Equal(given, want) {
+		t.Errorf("given back %v, want %v", given, want)
+	}
+	now := jobs(t, pool)
+	if len(now) != 6 {
+		t.Fatalf("%d jobs, want 6", len(now))
+	}
+	made := map[uuid.UUID]row{}
+	for _, r := range now[4:] {
+		made[r.message(t)] = r
+	}
+	for i := range 2 {
+		r, was := made[old[i].message(t)], old[i]
+		if now[i].State != "cancelled" || !now[i].Finalized {
+			t.Errorf("the row given back is %s", now[i].State)
+		}
+		if r.State != "available" || r.Attempt != 0 || r.Priority != was.Priority || r.Queue != was.Queue || r.Kind != was.Kind ||
+			r.MaxAttempts != was.MaxAttempts || !r.CreatedAt.Equal(was.CreatedAt) || r.ScheduledAt.After(time.Now()) {
+			t.Errorf("made %+v from %+v", r, was)
+		}
+	}
+	if now[2].State != "running" || now[3].State != "available" {
+		t.Errorf("rows of other runs are %s and %s, want running and available", now[2].State, now[3].State)
+	}
+	// The old run's late words reach nothing, neither ours nor those of River's completer, which asks for running.
+	inTx(t, pool, func(tx pgx.Tx) error {
+		n, err := c.Complete(t.Context(), tx, refs)
+		if n != 0 {
+			t.Errorf("a late completion touched %d rows", n)
+		}
+		return err
+	})
+	if again, err := c.GiveBack(t.Context(), pool, refs); err != nil || len(again) != 0 {
+		t.Errorf("given back a second time: %v, %v", again, err)
+	}
+}
+
+// Whoever comes first has the job: of a completion and several give-backs at once exactly one takes effect.
+func TestCompleteAndGiveBackAtOnce(t *testing.T) {
+	pool := pgtest.New(t)
+	c := newTestClient(t, pool, nil)
+	const n = 60
+	sends := make([]Send, n)
+	for i := range sends {
+		sends[i] = Send{MessageID: newID(t), PhoneNumberID: "1", Priority: 1}
+	}
+	insert(t, pool, sends...)
+	refs := make([]Ref, 0, n)
+	for _, r := range jobs(t, pool) {
+		refs = append(refs, claim(t, pool, r.ID, "worker-a"))
+	}
+	type ended struct {
+		id    int64
+		given bool
+	}
+	results := make(chan ended, 3*n)
+	failed := make(chan error, 3)
+	start := make(chan struct{})
+	go func() {
+		<-start
+		for _, ref := range refs {
+			err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+				done, err := c.Complete(t.Context(), tx, []Ref{ref})
+				if done == 1 {
+					results <- ended{ref.ID, false}
+				}
+				return err
+			})
+			if err != nil {
+				failed <- err
+				return
+			}
+		}
+		failed <- nil
+	}()
+	for range 2 {
+		go func() {
+			<-start
+			for i := range refs {
+				given, err := c.GiveBack(t.Context(), pool, refs[n-1-i:n-i])
+				if err != nil {
+					failed <- err
+					return
+				}
+				for id := range given {
+					results <- ended{id, true}
+				}
+			}
+			failed <- nil
+		}()
+	}
+	close(start)
+	for range 3 {
+		if err := <-failed; err != nil {
+			t.Error(err)
+		}
+	}
+	close(results)
+	seen := map[int64]ended{}
+	given := 0
+	for r := range results {
+		if _, twice := seen[r.id]; twice {
+			t.Errorf("job %d was ended twice", r.id)
+		}
+		seen[r.id] = r
+		if r.given {
+			given++
+		}
+	}
+	if len(seen) != n {
+		t.Errorf("%d jobs were ended, want %d", len(seen), n)
+	}
+	states := map[string]int{}
+	for _, r := range jobs(t, pool) {
+		states[r.State]++
+	}
+	if states["available"] != given || states["cancelled"] != given || states["completed"] != n-given || states["running"] != 0 {
+		t.Errorf("%d given back, and the states are %v", given, states)
+	}
+}
+
+func TestRunningJobs(t *testing.T) {
+	pool := pgtest.New(t)
+	c := newTestClient(t, pool, nil)
+	var sends []Send
+	for i := range 12 {
+		sends = append(sends, Send{MessageID: newID(t), PhoneNumberID: []string{"1", "2", "3"}[i%3], Priority: 1 + i%4})
+	}
+	insert(t, pool, sends...)
+	all := jobs(t, pool)
+	want := map[int64]Running{}
+	for i, r := range all[:9] {
+		claim(t, pool, r.ID, "worker-old")
+		ref := claim(t, pool, r.ID, "worker-new")
+		if i%3 != 2 {
+			want[r.ID] = Running{Ref: ref, MessageID: r.message(t), ClaimedBy: "worker-new"}
+		}
+	}
+	before := time.Now().Add(-time.Minute)
+	got, err := c.RunningJobs(t.Context(), pool, []string{"1", "2", "unknown"}, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d running jobs, want %d", len(got), len(want))
+	}
+	for _, r := range got {
+		if r.ClaimedAt.Before(before) {
+			t.Errorf("job %d was claimed at %v", r.ID, r.ClaimedAt)
+		}
+		r.ClaimedAt = time.Time{}
+		if r != want[r.ID] {
+			t.Errorf("%+v, want %+v", r, want[r.ID])
+		}
+	}
+	// The limit is a lane's.
+	if got, err = c.RunningJobs(t.Context(), pool, []string{"1", "2"}, 2); err != nil || len(got) != 4 {
+		t.Errorf("%d running jobs, %v; want 2 of each of 2 lanes", len(got), err)
+	}
+	// A row made by hand, claimed by nobody, is listed too.
+	exec(t, pool, `UPDATE river_job SET state = 'running', attempted_by = NULL, attempted_at = NULL WHERE id = $1::bigint`, all[11].ID)
+	if got, err = c.RunningJobs(t.Context(), pool, []string{"3"}, 100); err != nil || len(got) != 4 {
+		t.Errorf("%d running jobs, %v; want 4", len(got), err)
+	}
+}
+
+// plan gives what EXPLAIN (ANALYZE, FORMAT JSON) says of a statement with its own parameters.
+type explain struct {
+	pool *pgxpool.Pool
+	t    *testing.T
+	read float64 // rows that all scans of river_job read
+	seq  bool
+}
+
+func (e *explain) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	e.t.Helper()
+	tx, err := e.pool.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = tx.Rollback(ctx) }()
+	if _, err := tx.Exec(ctx, `SET LOCAL enable_seqscan = off`); err != nil {
+		return nil, err
+	}
+	var out []struct {
+		Plan map[string]any `json:"Plan"`
+	}
+	if err := tx.QueryRow(ctx, `EXPLAIN (ANALYZE, FORMAT JSON) `+sql, args...).Scan(&out); err != nil {
+		return nil, err
+	}
+	e.walk(out[0].Plan)
+	return e.pool.Query(ctx, sql, args...)
+}
+
+func (e *explain) walk(node map[string]any) {
+	if node["Relation Name"] == "river_job" {
+		rows, _ := node["Actual Rows"].(float64)
+		removed, _ := node["Rows Removed by Filter"].(float64)
+		loops, _ := node["Actual Loops"].(float64)
+		e.read += (rows + removed) * loops
+		e.seq = e.seq || node["Node Type"] == "Seq Scan"
+	}
+	plans, _ := node["Plans"].([]any)
+	for _, p := range plans {
+		if child, ok := p.(map[string]any); ok {
+			e.walk(child)
+		}
+	}
+}
+
+func TestLanesWithWork(t *testing.T) {
+	pool := pgtest.New(t)
+	c := newTestClient(t, pool, nil)
+	const future = 50_000
+	// later: a deep backlog of the first priority that is all for later. mixed: the same with one job of another priority
+	// for now. The others: one job each in a state that is no work.
+	exec(t, pool, `
+		INSERT INTO river_job (args, kind, max_attempts, priority, queue, state, scheduled_at, finalized_at)
+		SELECT '{}'::jsonb, 'send', 25, 1, lane, 'available'::river_job_state, now() + interval '1 hour', NULL::timestamptz FROM unnest('{lane-later,lane-mixed}'::text[]) lane, generate_series(1, $1::integer)
+		UNION ALL SELECT '{}', 'send', 25, 3, 'lane-mixed', 'available', now(), NULL
+		UNION ALL SELECT '{}', 'send', 25, 4, 'lane-last', 'available', now(), NULL
+		UNION ALL SELECT '{}', 'send', 25, 1, 'lane-' || s, s::river_job_state, now(), CASE WHEN s IN ('completed', 'cancelled', 'discarded') THEN now() END
+		FROM unnest('{running,scheduled,retryable,pending,completed,cancelled,discarded}'::text[]) s`, future)
+	exec(t, pool, `ANALYZE river_job`)
+	lanes := []string{"later", "mixed", "last", "running", "scheduled", "retryable", "pending", "completed", "cancelled", "discarded", "unknown"}
+	e := &explain{pool: pool, t: t}
+	got, err := c.LanesWithWork(t.Context(), e, lanes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := map[string]bool{"mixed": true, "last": true}; !maps.Equal(got, want) {
+		t.Errorf("lanes with work %v, want %v", got, want)
+	}
+	if e.seq || e.read > float64(4*len(lanes)) {
+		t.Errorf("%v rows of river_job were read, sequentially: %v; want at most one a lane and priority", e.read, e.seq)
+	}
+	if got, err := c.LanesWithWork(t.Context(), pool, nil); err != nil || len(got) != 0 {
+		t.Errorf("of no lanes: %v, %v", got, err)
+	}
+	e = &explain{pool: pool, t: t}
+	if _, err := c.RunningJobs(t.Context(), e, []string{"later", "mixed", "unknown"}, 10); err != nil {
+		t.Fatal(err)
+	}
+	if e.seq || e.read > 0 {
+		t.Errorf("RunningJobs read %v rows of lanes without running jobs, sequentially: %v", e.read, e.seq)
+	}
+}

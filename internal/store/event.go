@@ -1,0 +1,55 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"wagate/internal/message"
+)
+
+// Event is a row of a message's log. Detail holds no content and no phone number.
+type Event struct {
+	MessageID uuid.UUID
+	Kind      string
+	Try       int
+	WAMID     string
+	At        time.Time
+	Detail    map[string]any
+}
+
+// InsertEvents adds rows to the log in one statement.
+func (s *Store) InsertEvents(ctx context.Context, tx pgx.Tx, events []Event) error {
+	n := len(events)
+	if n == 0 {
+		return nil
+	}
+	ids, messageIDs, kinds, tries := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]string, n), make([]int32, n)
+	wamids, at, details := make([]string, n), make([]time.Time, n), make([]*string, n)
+	now := time.Now()
+	for i, e := range events {
+		ids[i], messageIDs[i], kinds[i], tries[i] = message.NewID(now), e.MessageID, e.Kind, int32(e.Try) //nolint:gosec // small
+		wamids[i], at[i] = e.WAMID, e.At
+		if len(e.Detail) > 0 {
+			raw, err := json.Marshal(e.Detail)
+			if err != nil {
+				return fmt.Errorf("encoding an event of message %s: %w", e.MessageID, err)
+			}
+			d := string(raw)
+			details[i] = &d
+		}
+	}
+	_, err := tx.Exec(ctx, `
+		INSERT INTO message_events (id, message_id, kind, try, wamid, at, detail)
+		SELECT u.id, u.message_id, u.kind, nullif(u.try, 0), nullif(u.wamid, ''), u.at, u.detail::jsonb
+		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::timestamptz[], $7::text[])
+		     AS u(id, message_id, kind, try, wamid, at, detail)`, ids, messageIDs, kinds, tries, wamids, at, details)
+	if err != nil {
+		return fmt.Errorf("inserting %d events: %w", n, err)
+	}
+	return nil
+}

@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Lane is what the owner of a WABA has to know of one of its phone numbers.
+type Lane struct {
+	WABAID        string
+	PhoneNumberID string
+	AppID         string
+	// AccessToken is sealed.
+	AccessToken []byte
+	// Rates are a second; 0 means no limit.
+	WABAPerSecond  float64
+	WABABurst      int
+	PhonePerSecond float64
+	PhoneBurst     int
+}
+
+// Lanes lists the phone numbers of the given WABAs.
+func (s *Store) Lanes(ctx context.Context, wabaIDs []string) ([]Lane, error) {
+	rows, err := s.pool.Query(ctx, `
+		SELECT w.waba_id, p.phone_number_id, coalesce(w.app_id, ''), w.access_token, coalesce(w.messages_per_second, 0), w.burst,
+		       coalesce(p.messages_per_second, 0), p.burst
+		FROM wabas w JOIN phone_numbers p ON p.waba_id = w.waba_id
+		WHERE w.waba_id = ANY($1::text[])
+		ORDER BY w.waba_id, p.phone_number_id`, wabaIDs)
+	if err != nil {
+		return nil, fmt.Errorf("listing the lanes of %d WABAs: %w", len(wabaIDs), err)
+	}
+	lanes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Lane])
+	if err != nil {
+		return nil, fmt.Errorf("listing the lanes of %d WABAs: %w", len(wabaIDs), err)
+	}
+	return lanes, nil
+}
+
+// EnsurePartitions makes the daily partitions of the coming days and returns how many it made. It is cheap when there
+// is nothing to do and safe from several processes at once.
+func (s *Store) EnsurePartitions(ctx context.Context, daysAhead int) (int, error) {
+	var made int
+	if err := s.pool.QueryRow(ctx, `SELECT wagate_ensure_partitions($1::integer)`, daysAhead).Scan(&made); err != nil {
+		return 0, fmt.Errorf("making partitions: %w", err)
+	}
+	return made, nil
+}
+
+// ForgetIdempotencyKeys removes up to limit keys that are older than keep, in hours, and returns how many.
+func (s *Store) ForgetIdempotencyKeys(ctx context.Context, keepHours, limit int) (int64, error) {
+	tag, err := s.pool.Exec(ctx, `
+		DELETE FROM idempotency_keys k USING (
+			SELECT owner, key FROM idempotency_keys WHERE created_at < clock_timestamp() - make_interval(hours => $1::integer)
+			ORDER BY created_at LIMIT $2::integer
+		) old WHERE k.owner = old.owner AND k.key = old.key`, keepHours, limit)
+	if err != nil {
+		return 0, fmt.Errorf("forgetting old idempotency keys: %w", err)
+	}
+	return tag.RowsAffected(), nil
+}

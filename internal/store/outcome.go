@@ -1,0 +1,196 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Outcome is how one try ended, or what was decided of a message without one.
+type Outcome struct {
+	ID  uuid.UUID
+	Try int
+	// Status is what the message becomes if nothing of higher rank is known of it: accepted, failed, unknown, expired.
+	Status string
+	// Event is the kind of the event row, e.g. try.accepted.
+	Event string
+	At    time.Time
+
+	WAMID         string
+	WAID          string
+	MessageStatus string
+
+	ErrorCode    int
+	ErrorSubcode int
+	ErrorTitle   string
+	ErrorDetails string
+	ErrorScope   string
+
+	// Reason is why an outcome is unknown; SettleBy when on_unknown decides.
+	Reason   string
+	SettleBy time.Time
+}
+
+// RecordOutcomes ends tries for good: the outcome, the wamid and an event row each. An outcome counts for the try it
+// names only: one that comes after a newer try was begun leaves the message as it is, but for its wamid and events, and
+// an accepted one then is a message sent twice, kept as duplicate_detected. Where a webhook was faster, its higher status
+// stays.
+func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcome) error {
+	n := len(outcomes)
+	ids, tries, statuses, at := make([]uuid.UUID, n), make([]int32, n), make([]string, n), make([]time.Time, n)
+	wamids, waids, msgStatuses := make([]string, n), make([]string, n), make([]string, n)
+	codes, subcodes := make([]int32, n), make([]int32, n)
+	titles, details, scopes := make([]string, n), make([]string, n), make([]string, n)
+	reasons, settle := make([]string, n), make([]*time.Time, n)
+	for i, o := range outcomes {
+		ids[i], tries[i], statuses[i], at[i] = o.ID, int32(o.Try), o.Status, o.At //nolint:gosec // small
+		wamids[i], waids[i], msgStatuses[i] = o.WAMID, o.WAID, o.MessageStatus
+		codes[i], subcodes[i] = int32(o.ErrorCode), int32(o.ErrorSubcode) //nolint:gosec // Meta's codes fit
+		titles[i], details[i], scopes[i], reasons[i] = o.ErrorTitle, o.ErrorDetails, o.ErrorScope, o.Reason
+		if !o.SettleBy.IsZero() {
+			settle[i] = &o.SettleBy
+		}
+	}
+	lo, hi := bounds(ids)
+	rows, err := tx.Query(ctx, `
+		UPDATE messages m SET
+			status = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN u.status ELSE m.status END,
+			slot_at = NULL,
+			wamid = coalesce(m.wamid, nullif(u.wamid, '')), wa_id = coalesce(nullif(u.wa_id, ''), m.wa_id),
+			message_status = coalesce(nullif(u.message_status, ''), m.message_status),
+			accepted_at = CASE WHEN u.status = 'accepted' THEN least(m.accepted_at, u.at) ELSE m.accepted_at END,
+			failed_at = CASE WHEN u.status = 'failed' THEN coalesce(m.failed_at, u.at) ELSE m.failed_at END,
+			unknown_at = CASE WHEN u.status = 'unknown' THEN u.at ELSE m.unknown_at END,
+			unknown_reason = CASE WHEN u.status = 'unknown' THEN u.reason ELSE m.unknown_reason END,
+			settle_by = CASE WHEN u.status = 'unknown' AND wagate_status_rank('unknown', false) > wagate_status_rank(m.status, m.failed_by_meta)
+			                 THEN u.settle_by END,
+			(error_code, error_subcode, error_title, error_details, error_scope) = (
+				SELECT nullif(u.code, 0), nullif(u.subcode, 0), nullif(u.title, ''), nullif(u.details, ''), nullif(u.scope, '')
+				WHERE wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta)
+				UNION ALL
+				SELECT m.error_code, m.error_subcode, m.error_title, m.error_details, m.error_scope
+				WHERE wagate_status_rank(u.status, false) <= wagate_status_rank(m.status, m.failed_by_meta))
+		FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
+		            $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[])
+		     AS u(id, try, status, at, wamid, wa_id, message_status, code, subcode, title, details, scope, reason, settle_by)
+		WHERE m.id = u.id AND m.id = ANY($1::uuid[]) AND m.id BETWEEN $15::uuid AND $16::uuid AND m.try = u.try
+		RETURNING m.id, coalesce(m.wamid, '')`,
+		ids, tries, statuses, at, wamids, waids, msgStatuses, codes, subcodes, titles, details, scopes, reasons, settle, lo, hi)
+	if err != nil {
+		return fmt.Errorf("recording %d outcomes: %w", n, err)
+	}
+	current := make(map[uuid.UUID]string, n) // the wamid the message has now
+	var id uuid.UUID
+	var wamid string
+	if _, err = pgx.ForEachRow(rows, []any{&id, &wamid}, func() error { current[id] = wamid; return nil }); err != nil {
+		return fmt.Errorf("recording %d outcomes: %w", n, err)
+	}
+	if err := s.insertWAMIDs(ctx, tx, ids, wamids); err != nil {
+		return err
+	}
+	events := make([]Event, 0, n)
+	for _, o := range outcomes {
+		events = append(events, Event{MessageID: o.ID, Kind: o.Event, Try: o.Try, WAMID: o.WAMID, At: o.At, Detail: o.detail()})
+		if o.WAMID != "" && current[o.ID] != o.WAMID {
+			events = append(events, Event{MessageID: o.ID, Kind: "duplicate_detected", Try: o.Try, WAMID: o.WAMID, At: o.At})
+		}
+	}
+	return s.InsertEvents(ctx, tx, events)
+}
+
+func (o *Outcome) detail() map[string]any {
+	d := map[string]any{}
+	if o.ErrorCode != 0 {
+		d["code"], d["title"] = o.ErrorCode, o.ErrorTitle
+		if o.ErrorSubcode != 0 {
+			d["subcode"] = o.ErrorSubcode
+		}
+		if o.ErrorDetails != "" {
+			d["details"] = o.ErrorDetails
+		}
+		if o.ErrorScope != "" {
+			d["scope"] = o.ErrorScope
+		}
+	}
+	if o.Reason != "" {
+		d["reason"] = o.Reason
+	}
+	return d
+}
+
+func (s *Store) insertWAMIDs(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, wamids []string) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO wamids (wamid, message_id)
+		SELECT u.wamid, u.id FROM unnest($1::uuid[], $2::text[]) AS u(id, wamid) WHERE u.wamid <> ''
+		ON CONFLICT (wamid) DO NOTHING`, ids, wamids)
+	if err != nil {
+		return fmt.Errorf("recording wamids: %w", err)
+	}
+	return nil
+}
+
+// Reopen is a try that ended with proof that nothing was accepted, so that the message waits again.
+type Reopen struct {
+	ID  uuid.UUID
+	Try int
+	// Event is try.throttled, try.transient or try.unsent; Retry and Throttle say which count it adds to.
+	Event    string
+	Retry    bool
+	Throttle bool
+	At       time.Time
+	Code     int
+	Reason   string
+}
+
+// ReopenTries clears the marks of tries that sent nothing. It returns the ids of messages that had been taken for
+// unknown meanwhile: their jobs are gone and the caller puts new ones in.
+func (s *Store) ReopenTries(ctx context.Context, tx pgx.Tx, set []Reopen) (orphans map[uuid.UUID]bool, err error) {
+	n := len(set)
+	ids, tries, retries, throttles := make([]uuid.UUID, n), make([]int32, n), make([]int32, n), make([]int32, n)
+	events := make([]Event, 0, n)
+	for i, r := range set {
+		ids[i], tries[i] = r.ID, int32(r.Try) //nolint:gosec // small
+		if r.Retry {
+			retries[i] = 1
+		}
+		if r.Throttle {
+			throttles[i] = 1
+		}
+		if r.Event != "" {
+			o := Outcome{ErrorCode: r.Code, Reason: r.Reason}
+			events = append(events, Event{MessageID: r.ID, Kind: r.Event, Try: r.Try, At: r.At, Detail: o.detail()})
+		}
+	}
+	lo, hi := bounds(ids)
+	rows, err := tx.Query(ctx, `
+		WITH cur AS (
+			SELECT m.id, m.status, u.retries, u.throttles
+			FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[]) AS u(id, try, retries, throttles)
+			JOIN messages m ON m.id = u.id AND m.try = u.try
+			WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $5::uuid AND $6::uuid AND m.status IN ('sending', 'unknown')
+			ORDER BY m.id FOR NO KEY UPDATE OF m
+		)
+		UPDATE messages m
+		SET status = 'queued', slot_at = NULL, settle_by = NULL, retries = m.retries + cur.retries, throttles = m.throttles + cur.throttles
+		FROM cur WHERE m.id = cur.id AND m.id = ANY($1::uuid[]) AND m.id BETWEEN $5::uuid AND $6::uuid
+		RETURNING m.id, cur.status`, ids, tries, retries, throttles, lo, hi)
+	if err != nil {
+		return nil, fmt.Errorf("reopening %d tries: %w", n, err)
+	}
+	orphans = make(map[uuid.UUID]bool)
+	var id uuid.UUID
+	var was string
+	_, err = pgx.ForEachRow(rows, []any{&id, &was}, func() error {
+		if was == "unknown" {
+			orphans[id] = true
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reopening %d tries: %w", n, err)
+	}
+	return orphans, s.InsertEvents(ctx, tx, events)
+}

@@ -1,0 +1,215 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"wagate/internal/message"
+)
+
+// Message is a message as callers see it, without its content. Null columns are nil.
+type Message struct {
+	ID               uuid.UUID
+	PhoneNumberID    string
+	WABAID           string
+	Recipient        string
+	Type             string
+	Status           string
+	Priority         int
+	Category         *string
+	OnUnknown        string
+	TemplateName     *string
+	TemplateLanguage *string
+	Reference        *string
+	Tags             map[string]string
+	SendAt           *time.Time
+	ExpiresAt        *time.Time
+	ResendOf         *uuid.UUID
+	CreatedAt        time.Time
+	Tries            int
+	WAMID            *string
+	MessageStatus    *string
+	AcceptedAt       *time.Time
+	SentAt           *time.Time
+	DeliveredAt      *time.Time
+	ReadAt           *time.Time
+	PlayedAt         *time.Time
+	FailedAt         *time.Time
+	UnknownAt        *time.Time
+	UnknownReason    *string
+	SettleBy         *time.Time
+	ErrorCode        *int
+	ErrorSubcode     *int
+	ErrorTitle       *string
+	ErrorDetails     *string
+	ErrorScope       *string
+	PricingBillable  *bool
+	PricingModel     *string
+	PricingType      *string
+	PricingCategory  *string
+	// Held is the pause that covers a waiting message, the one that ends last; nil when none does.
+	Held *Held
+	// SeenAt is the database's time of the reading.
+	SeenAt time.Time
+}
+
+// Held is a pause that a message waits for.
+type Held struct {
+	Scope  string
+	Value  string
+	Reason string
+	// Until is nil when an operator has to lift it.
+	Until *time.Time
+}
+
+const messageColumns = `
+	m.id, m.phone_number_id, m.waba_id, m.recipient, m.type, m.status, m.priority, m.category, m.on_unknown, m.template_name,
+	m.template_language, m.reference, m.tags, m.send_at, m.expires_at, m.resend_of, m.created_at, m.try, m.wamid, m.message_status,
+	m.accepted_at, m.sent_at, m.delivered_at, m.read_at, m.played_at, m.failed_at, m.unknown_at, m.unknown_reason, m.settle_by,
+	m.error_code, m.error_subcode, m.error_title, m.error_details, m.error_scope, m.pricing_billable, m.pricing_model,
+	m.pricing_type, m.pricing_category, h.scope, h.value, h.reason, h.until, clock_timestamp()`
+
+// heldJoin finds the pause over a message that waits.
+const heldJoin = `
+	LEFT JOIN LATERAL (
+		SELECT p.scope, p.value, p.reason, p.until FROM pauses p
+		WHERE m.status = 'queued' AND (p.until IS NULL OR p.until > clock_timestamp())
+		  AND (p.scope = 'all' OR (p.scope = 'waba' AND p.value = m.waba_id) OR (p.scope = 'phone' AND p.value = m.phone_number_id)
+		       OR (p.scope = 'app' AND p.value = (SELECT w.app_id FROM wabas w WHERE w.waba_id = m.waba_id)))
+		ORDER BY p.until DESC NULLS FIRST LIMIT 1
+	) h ON true`
+
+func scanMessage(r pgx.CollectableRow) (m Message, err error) {
+	var scope, value, reason *string
+	var until *time.Time
+	err = r.Scan(&m.ID, &m.PhoneNumberID, &m.WABAID, &m.Recipient, &m.Type, &m.Status, &m.Priority, &m.Category, &m.OnUnknown, &m.TemplateName,
+		&m.TemplateLanguage, &m.Reference, &m.Tags, &m.SendAt, &m.ExpiresAt, &m.ResendOf, &m.CreatedAt, &m.Tries, &m.WAMID, &m.MessageStatus,
+		&m.AcceptedAt, &m.SentAt, &m.DeliveredAt, &m.ReadAt, &m.PlayedAt, &m.FailedAt, &m.UnknownAt, &m.UnknownReason, &m.SettleBy,
+		&m.ErrorCode, &m.ErrorSubcode, &m.ErrorTitle, &m.ErrorDetails, &m.ErrorScope, &m.PricingBillable, &m.PricingModel,
+		&m.PricingType, &m.PricingCategory, &scope, &value, &reason, &until, &m.SeenAt)
+	if scope != nil {
+		m.Held = &Held{Scope: *scope, Value: *value, Reason: *reason, Until: until}
+	}
+	return m, err
+}
+
+// GetMessage reads a message; ErrNotFound when there is none.
+func (s *Store) GetMessage(ctx context.Context, id uuid.UUID) (Message, error) {
+	all, err := collect(ctx, s.pool, "message "+id.String(), scanMessage,
+		`SELECT `+messageColumns+` FROM messages m `+heldJoin+` WHERE m.id = $1::uuid`, id)
+	return one(all, err, "message", id.String())
+}
+
+// LoggedEvent is a row of a message's log as it was read.
+type LoggedEvent struct {
+	ID     uuid.UUID
+	Kind   string
+	Try    *int
+	WAMID  *string
+	At     time.Time
+	Detail json.RawMessage
+}
+
+// maxEvents bounds the answer of Events; a message has a handful.
+const maxEvents = 1000
+
+// Events reads a message's log in the order in which it was written, its first 1,000 rows.
+func (s *Store) Events(ctx context.Context, id uuid.UUID) ([]LoggedEvent, error) {
+	// An event is younger than its message, save for the difference between two machines' clocks: days before are pruned.
+	return collect(ctx, s.pool, "the events of message "+id.String(), func(r pgx.CollectableRow) (e LoggedEvent, err error) {
+		return e, r.Scan(&e.ID, &e.Kind, &e.Try, &e.WAMID, &e.At, &e.Detail)
+	}, `SELECT id, kind, try, wamid, at, detail FROM message_events
+		WHERE message_id = $1::uuid AND id >= wagate_uuid_floor($2::timestamptz) ORDER BY id LIMIT $3::integer`,
+		id, message.TimeOf(id).Add(-time.Hour), maxEvents)
+}
+
+// Filter picks messages. Zero fields pick all.
+type Filter struct {
+	Status    string
+	From      string
+	To        string
+	Reference string
+	Tags      map[string]string
+	// PhoneNumberIDs are the ones the asker may see; empty means all.
+	PhoneNumberIDs []string
+	CreatedAfter   time.Time
+	CreatedBefore  time.Time
+	// Before is the id of the last message of the page before; the answer goes on with older ones.
+	Before uuid.UUID
+	// Limit is 1 or more.
+	Limit int
+}
+
+// ListMessages reads the newest messages that a filter picks, newest first. Only the span of creation is indexed:
+// give one, or expect the whole table to be read for a rare value.
+func (s *Store) ListMessages(ctx context.Context, f Filter) ([]Message, error) {
+	var after, before *time.Time
+	if !f.CreatedAfter.IsZero() {
+		after = &f.CreatedAfter
+	}
+	if !f.CreatedBefore.IsZero() {
+		before = &f.CreatedBefore
+	}
+	var cursor *uuid.UUID
+	if f.Before != uuid.Nil {
+		cursor = &f.Before
+	}
+	var tags *string
+	if len(f.Tags) > 0 {
+		raw, err := json.Marshal(f.Tags)
+		if err != nil {
+			return nil, fmt.Errorf("encoding the tags of a filter: %w", err)
+		}
+		t := string(raw)
+		tags = &t
+	}
+	return collect(ctx, s.pool, "messages", scanMessage, `SELECT `+messageColumns+` FROM messages m `+heldJoin+`
+		WHERE ($1::text = '' OR m.status = $1::text) AND ($2::text = '' OR m.phone_number_id = $2::text)
+		  AND ($3::text = '' OR m.recipient = $3::text) AND ($4::text = '' OR m.reference = $4::text)
+		  AND ($5::text IS NULL OR m.tags @> $5::text::jsonb) AND (cardinality($6::text[]) = 0 OR m.phone_number_id = ANY($6::text[]))
+		  AND m.id >= coalesce(wagate_uuid_floor($7::timestamptz), '00000000-0000-0000-0000-000000000000'::uuid)
+		  AND m.id < coalesce($9::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+		  AND m.id < coalesce(wagate_uuid_floor($8::timestamptz), 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+		ORDER BY m.id DESC LIMIT $10::integer`,
+		f.Status, f.From, f.To, f.Reference, tags, notNil(f.PhoneNumberIDs), after, before, cursor, f.Limit)
+}
+
+func notNil(s []string) []string {
+	if s == nil {
+		return []string{}
+	}
+	return s
+}
+
+// Cancel ends a message that waits and of which no try is open; false when it is too late for that, and ErrNotFound
+// when there is no such message. Its job finds it cancelled and ends.
+func (s *Store) Cancel(ctx context.Context, id uuid.UUID, now time.Time) (bool, error) {
+	cancelled := false
+	err := s.InTx(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			UPDATE messages SET status = 'cancelled' WHERE id = $1::uuid AND status = 'queued' AND slot_at IS NULL AND try = 0`, id)
+		if err != nil {
+			return err
+		}
+		if cancelled = tag.RowsAffected() == 1; cancelled {
+			return s.InsertEvents(ctx, tx, []Event{{MessageID: id, Kind: "cancelled", At: now}})
+		}
+		var there bool
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM messages WHERE id = $1::uuid)`, id).Scan(&there); err != nil {
+			return err
+		}
+		if !there {
+			return ErrNotFound
+		}
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("cancelling message %s: %w", id, err)
+	}
+	return cancelled, nil
+}

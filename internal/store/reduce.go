@@ -1,0 +1,105 @@
+package store
+
+import (
+	"time"
+
+	"github.com/google/uuid"
+
+	"wagate/internal/message"
+)
+
+// What becomes of a message's error.
+const (
+	keepError int16 = iota
+	setError
+	clearError
+)
+
+// statusChange is what a set of statuses does to one message.
+type statusChange struct {
+	id       uuid.UUID
+	row      statusRow
+	statuses []*Status
+
+	status  message.Status
+	failed  bool // a failure that counts was among them
+	failure *StatusError
+	errs    int16 // keepError, setError or clearError
+	at      map[message.Status]*time.Time
+	wamid   string
+	proven  bool // the newest try is: its slot is open no more
+	settled bool // the outcome is known: nothing is left to decide
+	pricing StatusPricing
+}
+
+// reduce works out what the statuses of the set make of the message together. Nothing in it depends on their order
+// but which of two wamids, two prices or two failures of the same moment is named.
+func (c *statusChange) reduce() {
+	c.at = make(map[message.Status]*time.Time, 4)
+	var best message.Status // of Meta's positive words
+	var wamid, failure, price *Status
+	for _, st := range c.statuses {
+		if st.WAMID != "" {
+			wamid = earlier(wamid, st)
+		}
+		if st.Pricing != nil {
+			price = earlier(price, st)
+		}
+		c.proven = c.proven || (st.MessageID != uuid.Nil && st.Try == c.row.try)
+		word, moves := message.FromMeta(st.Status)
+		switch {
+		case !moves || (word == message.Failed && !c.counts(st)):
+			continue
+		case word == message.Failed:
+			failure = earlier(failure, st)
+		default:
+			best = message.Next(best, word)
+		}
+		if at := c.at[word]; at == nil || st.At.Before(*at) {
+			c.at[word] = &st.At
+		}
+	}
+	if wamid != nil {
+		c.wamid = wamid.WAMID
+	}
+	if price != nil {
+		c.pricing = *price.Pricing
+	}
+	c.failed = failure != nil
+	c.status = c.row.status
+	if c.failed {
+		c.status = message.Next(c.status, message.Failed)
+	}
+	if c.failed || c.row.failedByMeta {
+		c.status = message.Next(c.status, best)
+	} else {
+		c.status = message.NextOwn(c.status, best)
+	}
+	c.settled = c.status.Rank() > message.Unknown.Rank()
+	switch {
+	case c.status == message.Failed && c.failed && (c.row.status != message.Failed || !c.row.failedByMeta):
+		c.errs = setError
+		if len(failure.Errors) > 0 {
+			c.failure = &failure.Errors[0]
+		}
+	case c.status.Positive() && !c.row.status.Positive():
+		c.errs = clearError // what had gone wrong before was proved wrong; the events keep it
+	}
+}
+
+// counts says whether a failure is one of the message as it stands: the failure of a try that another has followed says
+// nothing of the newer one.
+func (c *statusChange) counts(st *Status) bool {
+	if st.MessageID != uuid.Nil {
+		return st.Try >= c.row.try
+	}
+	return c.row.wamid == "" || c.row.wamid == st.WAMID
+}
+
+// earlier gives the one of the smaller time; the one seen first when they are equal.
+func earlier(a, b *Status) *Status {
+	if a == nil || b.At.Before(a.At) {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,159 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+)
+
+// Outbound is what a worker has to know of a message to send it.
+type Outbound struct {
+	ID            uuid.UUID
+	PhoneNumberID string
+	WABAID        string
+	Recipient     string
+	Type          string
+	Status        string
+	OnUnknown     string
+	ExpiresAt     *time.Time
+	Body          []byte
+	Try           int
+	SlotAt        *time.Time
+	Retries       int
+	Throttles     int
+}
+
+// LoadOutbound reads the messages of the given ids. A message that is not there is not in the map.
+func (s *Store) LoadOutbound(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Outbound, error) {
+	lo, hi := bounds(ids)
+	rows, err := s.pool.Query(ctx, `
+		SELECT m.id, m.phone_number_id, m.waba_id, m.recipient, m.type, m.status, m.on_unknown, m.expires_at, m.body, m.try,
+		       m.slot_at, m.retries, m.throttles
+		FROM unnest($1::uuid[]) AS u(id) JOIN messages m ON m.id = u.id
+		WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid`, ids, lo, hi)
+	if err != nil {
+		return nil, fmt.Errorf("loading %d messages: %w", len(ids), err)
+	}
+	found := make(map[uuid.UUID]Outbound, len(ids))
+	var o Outbound
+	_, err = pgx.ForEachRow(rows, []any{&o.ID, &o.PhoneNumberID, &o.WABAID, &o.Recipient, &o.Type, &o.Status, &o.OnUnknown,
+		&o.ExpiresAt, &o.Body, &o.Try, &o.SlotAt, &o.Retries, &o.Throttles}, func() error {
+		found[o.ID] = o
+		o = Outbound{}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("loading %d messages: %w", len(ids), err)
+	}
+	return found, nil
+}
+
+// Mark is a try about to be made.
+type Mark struct {
+	ID uuid.UUID
+	// Try is the number the message has now; the mark makes it Try + 1.
+	Try    int
+	WABAID string
+	Epoch  int64
+	// Slot is in database time.
+	Slot time.Time
+}
+
+// MarkTries begins tries: it raises each message's try number and holds its slot. A mark is refused, and its message
+// left as it is, when the worker's lease of that epoch is over, another try was begun since, one is open, or the message
+// no longer waits. It returns the ids that were marked.
+func (s *Store) MarkTries(ctx context.Context, workerID string, marks []Mark) (map[uuid.UUID]bool, error) {
+	ids, tries, wabas := make([]uuid.UUID, len(marks)), make([]int32, len(marks)), make([]string, len(marks))
+	epochs, slots := make([]int64, len(marks)), make([]time.Time, len(marks))
+	for i, m := range marks {
+		ids[i], tries[i], wabas[i], epochs[i], slots[i] = m.ID, int32(m.Try), m.WABAID, m.Epoch, m.Slot //nolint:gosec // a try number is small
+	}
+	lo, hi := bounds(ids)
+	rows, err := s.pool.Query(ctx, `
+		UPDATE messages m
+		SET try = m.try + 1, slot_at = u.slot, marked_by = $1::text, epoch = u.epoch, status = 'sending'
+		FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::bigint[], $6::timestamptz[]) AS u(id, try, waba_id, epoch, slot)
+		JOIN leases l ON l.waba_id = u.waba_id AND l.worker_id = $1::text AND l.epoch = u.epoch AND l.expires_at > clock_timestamp()
+		WHERE m.id = u.id AND m.id = ANY($2::uuid[]) AND m.id BETWEEN $7::uuid AND $8::uuid
+		  AND m.try = u.try AND m.slot_at IS NULL AND m.status = 'queued'
+		RETURNING m.id`, workerID, ids, tries, wabas, epochs, slots, lo, hi)
+	if err != nil {
+		return nil, fmt.Errorf("marking %d tries: %w", len(marks), err)
+	}
+	marked, err := idSet(rows)
+	if err != nil {
+		return nil, fmt.Errorf("marking %d tries: %w", len(marks), err)
+	}
+	return marked, nil
+}
+
+// TryState is how far a message's newest try has come, for the take-over of a job.
+type TryState struct {
+	ID     uuid.UUID
+	Status string
+	Try    int
+	SlotAt *time.Time
+	// Alive says that the marking worker's heartbeat is fresh and nobody has seen it dead.
+	Alive bool
+	// DeadAt is when the marking worker was first seen dead.
+	DeadAt *time.Time
+	// LeaseEnd is when the lease under which the try was marked ended, or an instant after that; nil while it runs.
+	LeaseEnd *time.Time
+	// Now is the database's time at the reading.
+	Now time.Time
+}
+
+// TryStates reads the tries of the given messages. A worker whose heartbeat is older than heartbeatTTL is not alive.
+func (s *Store) TryStates(ctx context.Context, ids []uuid.UUID, heartbeatTTL time.Duration) (map[uuid.UUID]TryState, error) {
+	lo, hi := bounds(ids)
+	rows, err := s.pool.Query(ctx, `
+		SELECT m.id, m.status, m.try, m.slot_at, 
+		       coalesce(w.dead_at IS NULL AND w.heartbeat_at > clock_timestamp() - make_interval(secs => $4::double precision), false), w.dead_at,
+		       CASE WHEN l.epoch > m.epoch THEN l.prev_expires_at
+		            WHEN l.epoch = m.epoch AND l.expires_at < clock_timestamp() THEN l.expires_at END, clock_timestamp()
+		FROM unnest($1::uuid[]) AS u(id) JOIN messages m ON m.id = u.id
+		LEFT JOIN workers w ON w.worker_id = m.marked_by
+		LEFT JOIN leases l ON l.waba_id = m.waba_id
+		WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid`, ids, lo, hi, heartbeatTTL.Seconds())
+	if err != nil {
+		return nil, fmt.Errorf("reading the tries of %d messages: %w", len(ids), err)
+	}
+	found := make(map[uuid.UUID]TryState, len(ids))
+	var t TryState
+	_, err = pgx.ForEachRow(rows, []any{&t.ID, &t.Status, &t.Try, &t.SlotAt, &t.Alive, &t.DeadAt, &t.LeaseEnd, &t.Now}, func() error {
+		found[t.ID] = t
+		t = TryState{}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the tries of %d messages: %w", len(ids), err)
+	}
+	return found, nil
+}
+
+func idSet(rows pgx.Rows) (map[uuid.UUID]bool, error) {
+	set := make(map[uuid.UUID]bool)
+	var id uuid.UUID
+	_, err := pgx.ForEachRow(rows, []any{&id}, func() error { set[id] = true; return nil })
+	return set, err
+}
+
+// bounds gives the smallest and largest id. A statement over ids names its ids three times: = u.id joins, = ANY(ids) makes
+// every plan go by the primary key, also one cached while the partitions were empty, and BETWEEN leaves out the
+// partitions of other days when the statement starts.
+func bounds(ids []uuid.UUID) (lo, hi uuid.UUID) {
+	for i, id := range ids {
+		if i == 0 || less(id, lo) {
+			lo = id
+		}
+		if i == 0 || less(hi, id) {
+			hi = id
+		}
+	}
+	return lo, hi
+}
+
+func less(a, b uuid.UUID) bool { return string(a[:]) < string(b[:]) }

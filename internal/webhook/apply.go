@@ -1,0 +1,307 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"wagate/internal/cloudapi"
+	"wagate/internal/store"
+)
+
+const (
+	// setSize, setBytes and setStatuses bound what one transaction applies.
+	setSize           = 100
+	setBytes    int64 = 16 << 20
+	setStatuses       = 2000
+	// applyWait bounds one such transaction.
+	applyWait = 30 * time.Second
+	// matchFor is how long a status without our token waits for the record of the send that names its wamid.
+	matchFor = time.Minute
+	// maxAttempts is how often a notification is tried whose failure may or may not lie in it.
+	maxAttempts = 5
+)
+
+// Run applies what is kept, until ctx ends. It is woken by the handler of this process and looks every Deps.Poll. Any
+// number of processes may run it: what one has taken the others pass over. It returns nil.
+func (r *Receiver) Run(ctx context.Context) error {
+	poll := time.NewTicker(r.deps.Poll)
+	defer poll.Stop()
+	for {
+		if err := r.drain(ctx); err != nil && ctx.Err() == nil {
+			r.log.ErrorContext(ctx, "webhooks not applied, they wait", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.wake:
+		case <-poll.C:
+		}
+	}
+}
+
+// drain applies sets until nothing is ready. A set that fails for what may lie in one of its notifications is applied
+// one by one, so that the fault stops only its own.
+func (r *Receiver) drain(ctx context.Context) error {
+	for {
+		set, more, err := r.applySet(ctx, setSize)
+		if err != nil {
+			if faultOf(err) == passing {
+				return err
+			}
+			if err := r.applyEach(ctx, max(len(set), 1)); err != nil {
+				return err
+			}
+			continue
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+func (r *Receiver) applyEach(ctx context.Context, n int) error {
+	for range n {
+		set, _, err := r.applySet(ctx, 1)
+		if err == nil && len(set) == 0 {
+			return nil
+		}
+		if err == nil {
+			continue
+		}
+		fault := faultOf(err)
+		if fault == passing || len(set) == 0 {
+			return err
+		}
+		w := set[0]
+		result := store.RawResult{ID: w.ID, Done: fault == lasting || w.Attempts+1 >= maxAttempts, Problem: problem(err)}
+		if result.Done {
+			r.metrics.aside.Inc()
+		}
+		r.log.ErrorContext(ctx, "webhook not applied", "webhook_id", w.ID, "set_aside", result.Done, "error", problem(err))
+		err = r.deps.Store.InTx(ctx, func(tx pgx.Tx) error {
+			return r.deps.Store.FinishRaw(ctx, tx, []store.RawResult{result})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// applySet applies the notifications that wait longest, in one transaction, and gives what it had taken.
+func (r *Receiver) applySet(ctx context.Context, limit int) (set []store.WaitingWebhook, more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, applyWait)
+	defer cancel()
+	var done outcome
+	err = r.deps.Store.InTx(ctx, func(tx pgx.Tx) error {
+		var err error
+		if set, more, err = r.deps.Store.TakeRaw(ctx, tx, limit, setBytes); err != nil || len(set) == 0 {
+			return err
+		}
+		var all []payload
+		statuses := 0
+		for _, w := range set {
+			p := read(w)
+			if len(all) > 0 && statuses+len(p.statuses) > setStatuses {
+				more = true // the rest is let go with the transaction
+				break
+			}
+			statuses += len(p.statuses)
+			all = append(all, p)
+		}
+		done, err = r.applyPayloads(ctx, tx, all)
+		return err
+	})
+	if err == nil {
+		r.count(ctx, done)
+		if r.applied != nil {
+			r.applied(done)
+		}
+	}
+	return set, more, err
+}
+
+// outcome is what a committed set adds to the metrics.
+type outcome struct {
+	finished  []payload
+	aside     int
+	unmatched int
+	applied   store.Applied
+}
+
+func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) (outcome, error) {
+	var statuses []store.Status
+	var from []int // which payload a status came with
+	for i, p := range all {
+		for _, s := range p.statuses {
+			statuses, from = append(statuses, s), append(from, i)
+		}
+	}
+	applied, err := r.deps.Store.ApplyStatuses(ctx, tx, statuses)
+	if err != nil {
+		return outcome{}, err
+	}
+	done := outcome{applied: applied}
+	unmatched, again := make([]int, len(all)), make([]bool, len(all))
+	for _, n := range applied.Unmatched {
+		p := all[from[n]]
+		unmatched[from[n]]++
+		// Ours came before our own record of the send, or it is none of ours: time tells.
+		again[from[n]] = again[from[n]] || (statuses[n].MessageID == uuid.Nil && p.raw.Age < matchFor)
+	}
+	results := make([]store.RawResult, len(all))
+	for i, p := range all {
+		results[i] = store.RawResult{ID: p.raw.ID, Done: !again[i], Problem: p.problem}
+		if p.problem != "" {
+			done.aside++
+		}
+		if unmatched[i] > 0 {
+			results[i].Problem = fmt.Sprintf("no message for %d of %d statuses", unmatched[i], len(p.statuses))
+		}
+		if !again[i] {
+			done.finished = append(done.finished, p)
+			done.unmatched += unmatched[i]
+		}
+	}
+	return done, r.deps.Store.FinishRaw(ctx, tx, results)
+}
+
+func (r *Receiver) count(ctx context.Context, done outcome) {
+	statuses := 0
+	for _, p := range done.finished {
+		for _, kind := range p.changes {
+			r.metrics.changes.WithLabelValues(kind).Inc()
+		}
+		statuses += len(p.statuses)
+		if p.problem != "" {
+			r.log.WarnContext(ctx, "webhook set aside", "webhook_id", p.raw.ID, "reason", p.problem)
+		}
+	}
+	r.metrics.statuses.WithLabelValues("applied").Add(float64(statuses - done.unmatched))
+	r.metrics.statuses.WithLabelValues("unmatched").Add(float64(done.unmatched))
+	r.metrics.aside.Add(float64(done.aside))
+	r.metrics.twice.Add(float64(done.applied.Duplicates))
+	if done.applied.Duplicates > 0 {
+		r.log.ErrorContext(ctx, "messages were accepted twice by Meta", "wamids", done.applied.Duplicates)
+	}
+}
+
+// payload is a notification that was read.
+type payload struct {
+	raw      store.WaitingWebhook
+	statuses []store.Status
+	changes  []string // what each change holds, in words fit for a metric
+	problem  string   // why it cannot be read
+}
+
+func read(w store.WaitingWebhook) payload {
+	p := payload{raw: w}
+	n, err := cloudapi.ParseNotification(w.Body)
+	if err != nil {
+		p.problem = err.Error()
+		return p
+	}
+	for _, entry := range n.Entries {
+		for _, change := range entry.Changes {
+			updates := cloudapi.Statuses(change)
+			p.changes = append(p.changes, kindOf(change.Field, len(updates)))
+			for _, u := range updates {
+				p.statuses = append(p.statuses, p.status(u))
+			}
+		}
+	}
+	p.raw.Body = nil
+	return p
+}
+
+// kindOf keeps the names a stranger chooses out of the metrics.
+func kindOf(field string, statuses int) string {
+	switch {
+	case field == "messages" && statuses > 0:
+		return "statuses"
+	case field == "messages":
+		return "inbound"
+	}
+	switch field {
+	case "message_template_status_update", "message_template_quality_update", "message_template_components_update",
+		"template_category_update", "phone_number_quality_update", "phone_number_name_update", "account_update",
+		"account_alerts", "account_review_update", "business_capability_update", "security", "user_preferences", "calls":
+		return field
+	}
+	return "other"
+}
+
+func (p *payload) status(u cloudapi.StatusUpdate) store.Status {
+	s := store.Status{
+		EventID: eventID(p.raw.ID, len(p.statuses)),
+		WAMID:   clean(u.WAMID), Status: clean(u.Status), At: u.Timestamp,
+	}
+	if s.At.IsZero() {
+		s.At = p.raw.ReceivedAt
+	}
+	if id, try, ok := cloudapi.ParseToken(u.Opaque); ok {
+		if parsed, err := uuid.Parse(id); err == nil {
+			s.MessageID, s.Try = parsed, try
+		}
+	}
+	for _, e := range u.Errors {
+		title := e.Title
+		if title == "" {
+			title = e.Message
+		}
+		code := min(max(e.Code, math.MinInt32), math.MaxInt32)
+		s.Errors = append(s.Errors, store.StatusError{Code: code, Title: clean(title), Details: clean(e.Details)})
+	}
+	if u.Pricing != nil {
+		s.Pricing = &store.StatusPricing{
+			Billable: u.Pricing.Billable, Model: clean(u.Pricing.Model), Type: clean(u.Pricing.Type), Category: clean(u.Pricing.Category),
+		}
+	}
+	return s
+}
+
+// clean takes out what Postgres cannot hold in a text.
+func clean(s string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "")
+}
+
+type fault int
+
+const (
+	passing fault = iota // the database or a neighbour: the same set may succeed later
+	unclear              // may lie in the notification
+	lasting              // lies in the data
+)
+
+func faultOf(err error) fault {
+	if store.Unavailable(err) || errors.Is(err, context.Canceled) {
+		return passing
+	}
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok {
+		return unclear
+	}
+	switch pg.Code[:min(2, len(pg.Code))] {
+	case "40", "55", "58": // rolled back, e.g. a deadlock; a lock not to be had; the system
+		return passing
+	case "22", "23", "54": // data exception, constraint, limit of the program
+		return lasting
+	}
+	return unclear
+}
+
+// problem says what went wrong without what a detail of Postgres may quote from the data.
+func problem(err error) string {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return "database error " + pg.Code
+	}
+	return "cannot be written"
+}

@@ -1,0 +1,119 @@
+package webhook
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"wagate/internal/cloudapi"
+	"wagate/internal/message"
+	"wagate/internal/store"
+)
+
+const (
+	// readWait bounds the arrival of a body.
+	readWait = 10 * time.Second
+	// signatureHeader holds Meta's HMAC-SHA256 of the raw body.
+	signatureHeader = "X-Hub-Signature-256"
+)
+
+// Handler serves the webhook address: GET is Meta's handshake, POST a notification. A notification is answered with 200
+// once it is committed, with 401 when no app's secret signed it, with 413 over 4 MiB, and with 503 when the database is
+// away, whereupon Meta posts it again.
+func (r *Receiver) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch req.Method {
+		case http.MethodGet:
+			r.handshake(w, req)
+		case http.MethodPost:
+			status, result := r.receive(w, req)
+			r.metrics.payloads.WithLabelValues(result).Inc()
+			if status == http.StatusServiceUnavailable {
+				w.Header().Set("Retry-After", "1")
+			}
+			w.WriteHeader(status)
+		default:
+			w.Header().Set("Allow", "GET, POST")
+			w.WriteHeader(http.StatusMethodNotAllowed)
+		}
+	})
+}
+
+func (r *Receiver) handshake(w http.ResponseWriter, req *http.Request) {
+	challenge, ok := cloudapi.VerifyHandshake(req.URL.Query(), r.deps.VerifyToken)
+	if !ok {
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = io.WriteString(w, challenge)
+}
+
+// receive takes one notification in and gives the answer and its name among the metrics. Nothing of a body is logged.
+func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) (status int, result string) {
+	ctx := req.Context()
+	signature := req.Header.Get(signatureHeader)
+	if signature == "" {
+		return http.StatusUnauthorized, "unsigned"
+	}
+	if req.ContentLength > cloudapi.MaxNotification {
+		return http.StatusRequestEntityTooLarge, "too_large"
+	}
+	wait := time.NewTimer(keepWait)
+	defer wait.Stop()
+	select {
+	case r.room <- struct{}{}:
+		defer func() { <-r.room }()
+	case <-wait.C:
+		return http.StatusServiceUnavailable, "busy"
+	case <-ctx.Done():
+		return http.StatusServiceUnavailable, "gone"
+	}
+
+	// Not every writer knows deadlines (a recorder in a test does not); the server's own then bound the read.
+	control := http.NewResponseController(w)
+	bounded := control.SetReadDeadline(time.Now().Add(readWait)) == nil
+	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, cloudapi.MaxNotification))
+	if err != nil {
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return http.StatusRequestEntityTooLarge, "too_large"
+		}
+		return http.StatusBadRequest, "cut"
+	}
+	if bounded {
+		_ = control.SetReadDeadline(time.Time{})
+	}
+
+	app, ok, err := r.signer(req, body, signature)
+	switch {
+	case err != nil:
+		r.log.WarnContext(ctx, "webhook not taken in: the apps' secrets cannot be read", "error", err)
+		return http.StatusServiceUnavailable, "unavailable"
+	case !ok:
+		r.log.WarnContext(ctx, "webhook refused: no app's secret signed it", "bytes", len(body))
+		return http.StatusUnauthorized, "wrong_signature"
+	}
+	if _, err := r.keep.Do(ctx, store.RawWebhook{ID: message.NewID(time.Now()), AppID: app, Body: body}); err != nil {
+		r.log.WarnContext(ctx, "webhook not taken in", "app_id", app, "error", err)
+		return http.StatusServiceUnavailable, "unavailable"
+	}
+	return http.StatusOK, "kept"
+}
+
+// signer finds the app whose secret signed the body.
+func (r *Receiver) signer(req *http.Request, body []byte, signature string) (appID string, ok bool, err error) {
+	for _, maxAge := range []time.Duration{secretsFor, secretsAgain} {
+		secrets, err := r.appSecrets(req.Context(), maxAge)
+		if err != nil {
+			return "", false, err
+		}
+		for _, s := range secrets {
+			if cloudapi.VerifySignature(body, signature, s.Secret) {
+				return s.AppID, true, nil
+			}
+		}
+	}
+	return "", false, nil
+}
