@@ -18,11 +18,11 @@ import (
 // ErrDisagree says that the gateway's report and the simulator's ledger differ, or a message was lost, doubled or stuck.
 var ErrDisagree = errors.New("demo: the report and the ledger do not agree")
 
-// demoPhones are three phone numbers of two WABAs with different limits; the gateway sends at 95 % of each.
+// demoPhones are three phone numbers of two WABAs with different limits; the gateway sends a little below each.
 var demoPhones = []phoneNumber{
-	{id: "200000000000001", waba: "100000000000001", display: "+1 202-555-0100", limit: 80, rate: 76},
-	{id: "200000000000002", waba: "100000000000001", display: "+1 202-555-0101", limit: 40, rate: 38},
-	{id: "200000000000003", waba: "100000000000002", display: "+44 20 7946 0100", limit: 20, rate: 19},
+	{id: "200000000000001", waba: "100000000000001", display: "+1 202-555-0100", limit: 80, rate: 75},
+	{id: "200000000000002", waba: "100000000000001", display: "+1 202-555-0101", limit: 40, rate: 36},
+	{id: "200000000000003", waba: "100000000000002", display: "+44 20 7946 0100", limit: 20, rate: 18},
 }
 
 // share of each phone number in the demo's messages, by its rate: all end at about the same time.
@@ -82,7 +82,7 @@ func (s *stack) demo(ctx context.Context, out io.Writer, started time.Time) erro
 	for _, p := range demoPhones {
 		fmt.Fprintf(out, " %d/s", p.limit)
 	}
-	fmt.Fprintln(out, "; the gateway sends at 95 % of each.")
+	fmt.Fprintln(out, " at the Cloud API; the gateway sends at 75/s, 36/s and 18/s.")
 	bodies, kinds, err := plan()
 	if err != nil {
 		return err

@@ -149,7 +149,29 @@ func (s *stack) setUp(ctx context.Context, phones []phoneNumber) error {
 		}
 		s.sim.SetPhone(p.id, simulator.PhoneConfig{WABAID: p.waba, AppID: appID, DisplayPhoneNumber: p.display, PerSecond: p.limit})
 	}
-	return nil
+	return s.owned(ctx, len(made))
+}
+
+// owned waits until the worker owns the WABAs: what is posted from then on goes out at once.
+func (s *stack) owned(ctx context.Context, wabas int) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	tick := time.NewTicker(25 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var n int
+		if err := s.pool.QueryRow(ctx, `SELECT count(*) FROM leases WHERE worker_id <> '' AND expires_at > clock_timestamp()`).Scan(&n); err != nil {
+			return fmt.Errorf("waiting for the worker: %w", err)
+		}
+		if n >= wabas {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the worker to own %d WABAs: %w", wabas, ctx.Err())
+		case <-tick.C:
+		}
+	}
 }
 
 func randomHex(n int) string {
