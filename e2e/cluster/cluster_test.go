@@ -292,6 +292,19 @@ func (c *cluster) statuses(ctx context.Context) map[string]int {
 	return counts
 }
 
+// accepts gives everything the simulator accepted, in its order.
+func (c *cluster) accepts() []simulator.Accept {
+	var all []simulator.Accept
+	for after := int64(0); ; {
+		page := c.sim.Accepts(after, 10_000)
+		if len(page) == 0 {
+			return all
+		}
+		all = append(all, page...)
+		after = page[len(page)-1].Seq
+	}
+}
+
 // lockedBuffer keeps a process's log.
 type lockedBuffer struct {
 	mu sync.Mutex

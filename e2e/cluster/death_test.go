@@ -125,7 +125,7 @@ func (c *cluster) checkEpochs(t *testing.T) {
 	if _, err := pgx.ForEachRow(rows, []any{&id, &m.waba, &m.epoch, &m.try}, func() error { marks[id] = m; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	accepts := c.sim.Accepts(0, 1_000_000)
+	accepts := c.accepts()
 	slices.SortFunc(accepts, func(a, b simulator.Accept) int { return int(a.ArrivalUnixNS - b.ArrivalUnixNS) })
 	newest, owner := map[string]int64{}, map[string]string{}
 	epochs := map[string]bool{}
@@ -157,7 +157,7 @@ func (c *cluster) checkEpochs(t *testing.T) {
 func acceptedByID(t *testing.T, c *cluster) map[uuid.UUID]bool {
 	t.Helper()
 	ids := map[uuid.UUID]bool{}
-	for _, a := range c.sim.Accepts(0, 1_000_000) {
+	for _, a := range c.accepts() {
 		id, err := uuid.Parse(a.OurID)
 		if err != nil {
 			t.Fatalf("a message of the ledger has the id %q", a.OurID)

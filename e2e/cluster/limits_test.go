@@ -39,7 +39,7 @@ func BenchmarkTwoWorkers(b *testing.B) {
 		c.startWorker()
 		c.untilStatus(3*time.Minute, n, "delivered")
 		l := c.sim.Ledger()
-		accepts := c.sim.Accepts(0, n+1)
+		accepts := c.accepts()
 		took := time.Duration(accepts[len(accepts)-1].ArrivalUnixNS - accepts[0].ArrivalUnixNS)
 		b.ReportMetric(100*float64(len(accepts)-1)/took.Seconds()/rate, "%of-configured")
 		b.ReportMetric(float64(l.Phones[0].PeakPerSecond), "peak/s")

@@ -14,7 +14,7 @@ const (
 	// closeForPause is the length from which a pause closes a lane; for a shorter one its claimed jobs wait.
 	closeForPause = 5 * time.Second
 	// maxWorkers bounds what a lane without a limit claims at a time. A limited lane claims what its rate needs.
-	maxWorkers        = 64
+	maxWorkers        = 256
 	maxLimitedWorkers = 1024
 )
 
