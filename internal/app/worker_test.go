@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.uber.org/goleak"
@@ -68,25 +69,10 @@ func (r *rig) phone(t *testing.T, waba, phone string, perSecond *float64) {
 	}
 }
 
+// accept stores messages of normal priority with their jobs.
 func (r *rig) accept(t *testing.T, phone string, recipients ...string) {
 	t.Helper()
-	now := time.Now()
-	err := r.st.InTx(t.Context(), func(tx pgx.Tx) error {
-		var msgs []store.NewMessage
-		var sends []queue.Send
-		for _, to := range recipients {
-			id := message.NewID(now)
-			msgs = append(msgs, store.NewMessage{ID: id, PhoneNumberID: phone, Recipient: to, Type: "text", Priority: 3, OnUnknown: "hold", CreatedAt: now, Body: fmt.Appendf(nil, `{"to":%q,"type":"text","text":{"body":"hi"}}`, to)})
-			sends = append(sends, queue.Send{MessageID: id, PhoneNumberID: phone, Priority: 3})
-		}
-		if _, err := r.st.Accept(t.Context(), tx, msgs); err != nil {
-			return err
-		}
-		return r.jobs.Insert(t.Context(), tx, sends)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r.acceptAs(t, phone, 3, time.Time{}, recipients...)
 }
 
 // statuses counts messages by status.
@@ -142,4 +128,61 @@ func TestAWorkerSendsWhatWasAccepted(t *testing.T) {
 	if l.Totals.Accepted != 300 || l.Totals.Duplicates != 0 {
 		t.Fatalf("ledger: %+v", l.Totals)
 	}
+}
+
+// acceptAs is accept with a priority and, unless it is zero, a time at which the messages expire.
+func (r *rig) acceptAs(t *testing.T, phone string, priority int, expires time.Time, recipients ...string) {
+	t.Helper()
+	now := time.Now()
+	err := r.st.InTx(t.Context(), func(tx pgx.Tx) error {
+		var msgs []store.NewMessage
+		var sends []queue.Send
+		for _, to := range recipients {
+			id := message.NewID(now)
+			msgs = append(msgs, store.NewMessage{
+				ID: id, PhoneNumberID: phone, Recipient: to, Type: "text", Priority: priority, OnUnknown: "hold", CreatedAt: now, ExpiresAt: expires,
+				Body: fmt.Appendf(nil, `{"to":%q,"type":"text","text":{"body":"hi"}}`, to),
+			})
+			sends = append(sends, queue.Send{MessageID: id, PhoneNumberID: phone, Priority: priority})
+		}
+		if _, err := r.st.Accept(t.Context(), tx, msgs); err != nil {
+			return err
+		}
+		return r.jobs.Insert(t.Context(), tx, sends)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// until waits for a condition that no status shows.
+func (r *rig) until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	r.await(t, what, func(map[string]int) bool { return done() })
+}
+
+func (r *rig) count(t *testing.T, sql string, args ...any) (n int) {
+	t.Helper()
+	if err := r.pool.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (r *rig) paused(t *testing.T, value string) bool {
+	t.Helper()
+	return r.count(t, `SELECT count(*) FROM pauses WHERE value = $1::text`, value) > 0
+}
+
+func (r *rig) idsTo(t *testing.T, recipients string) []uuid.UUID {
+	t.Helper()
+	rows, err := r.pool.Query(t.Context(), `SELECT id FROM messages WHERE recipient LIKE $1::text`, recipients)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
 }

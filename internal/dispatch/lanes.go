@@ -8,6 +8,7 @@ import (
 
 	"wagate/internal/limiter"
 	"wagate/internal/owner"
+	"wagate/internal/store"
 )
 
 const (
@@ -104,13 +105,7 @@ func (d *Dispatcher) refresh(ctx context.Context) error {
 		}
 		ln.removed = false
 		w.appID.Store(&r.AppID)
-		if len(r.AccessToken) > 0 {
-			token, err := d.cfg.OpenToken(r.WABAID, r.AccessToken)
-			if err != nil {
-				d.log.ErrorContext(ctx, "the access token of a WABA does not open with WAGATE_SECRET_KEY", "waba", r.WABAID, "err", err)
-			}
-			w.token.Store(&token)
-		}
+		w.token.Store(d.token(ctx, r))
 		wabaLimit := limiter.Limit{PerSecond: r.WABAPerSecond, Burst: r.WABABurst}
 		phoneLimit := limiter.Limit{PerSecond: r.PhonePerSecond, Burst: r.PhoneBurst}
 		if w.limit != wabaLimit || ln.limit != phoneLimit {
@@ -131,6 +126,20 @@ func (d *Dispatcher) refresh(ctx context.Context) error {
 	d.mu.Unlock()
 	d.applyPauses(pauses)
 	return nil
+}
+
+// token opens a WABA's access token; nil when it has none or it does not open. Nothing is sent without one, and nothing
+// fails for want of it: the lanes stay closed.
+func (d *Dispatcher) token(ctx context.Context, r store.Lane) *string {
+	if len(r.AccessToken) == 0 {
+		return nil
+	}
+	token, err := d.cfg.OpenToken(r.WABAID, r.AccessToken)
+	if err != nil || token == "" {
+		d.log.ErrorContext(ctx, "the access token of a WABA does not open with WAGATE_SECRET_KEY; its messages wait", "waba", r.WABAID, "err", err)
+		return nil
+	}
+	return &token
 }
 
 func (d *Dispatcher) ownedWABAs() []string {
@@ -233,7 +242,7 @@ func (d *Dispatcher) closeLanes(ctx context.Context, now time.Time) {
 }
 
 func (d *Dispatcher) shouldClose(ln *lane, now time.Time) bool {
-	if ln.waba.gone || ln.removed || ln.pausedLong(now) {
+	if ln.waba.gone || ln.removed || ln.waba.token.Load() == nil || ln.pausedLong(now) {
 		return true
 	}
 	if ln.running.Load() == 0 && now.UnixNano()-ln.lastWork.Load() > int64(d.cfg.IdleClose) {

@@ -112,9 +112,13 @@ func (d *Dispatcher) send(ctx context.Context, ln *lane, job queue.Job, msg stor
 		case <-ctx.Done():
 			return d.unsent(ctx, job, msg, try, "stopped", 0)
 		}
+		token := ln.waba.token.Load()
+		if token == nil {
+			return d.unsent(ctx, job, msg, try, "no_token", time.Second)
+		}
 		began := time.Now()
 		out := d.cfg.Sender.Send(ctx, sender.Try{
-			PhoneNumberID: ln.phone, WABAID: ln.waba.id, Token: *ln.waba.token.Load(), Body: body,
+			PhoneNumberID: ln.phone, WABAID: ln.waba.id, Token: *token, Body: body,
 			Begin: func() error { return d.mayBegin(ln, msg, slot, time.Now()) },
 		})
 		if out.Kind != sender.NotBegun {

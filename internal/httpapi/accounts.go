@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -222,7 +223,9 @@ func (a *API) putWABA(c echo.Context, _ access.Key) error {
 		MessagesPerSecond:      o.Number("messages_per_second", nil, minPerSecond, maxPerSecond),
 		Burst:                  o.Count("burst", 1, 1, maxBurst),
 	}
-	if token := o.Text("access_token", maxSecret); token != "" {
+	if token := o.Text("access_token", maxSecret); strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		o.Fault("access_token", "must be printable ASCII without spaces")
+	} else if token != "" {
 		row.AccessToken = a.Sealer.Seal([]byte(token), seal.AccessToken(row.ID))
 	}
 	secret := o.Text("app_secret", maxSecret)

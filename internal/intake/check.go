@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	_ "time/tzdata" // a container may have no time zones of its own
 
 	"wagate/internal/cloudapi"
 	"wagate/internal/form"

@@ -23,7 +23,7 @@ import (
 const (
 	// groupMax, groupLinger and groupFlushers size the group commits (design: 16,000 POSTs/s against 1,900 without).
 	groupMax      = 500
-	groupLinger   = 2 * time.Millisecond
+	groupLinger   = time.Millisecond
 	groupFlushers = 2
 	// batches is how many batch requests may commit at once beside the groups.
 	batches = 2

@@ -160,6 +160,12 @@ func (s *Store) PutWABA(ctx context.Context, w WABA, app *App) error {
 		if err != nil {
 			return fmt.Errorf("storing WABA %s: %w", w.ID, constraint(err, false))
 		}
+		if len(w.AccessToken) > 0 {
+			// A new token is what an operator mends a refused one with.
+			if _, err := tx.Exec(ctx, `DELETE FROM pauses WHERE scope = 'waba' AND value = $1::text AND source = 'throttle'`, w.ID); err != nil {
+				return fmt.Errorf("lifting the pause of WABA %s: %w", w.ID, err)
+			}
+		}
 		return nil
 	})
 }
