@@ -68,7 +68,7 @@ func (d *Dispatcher) throttled(ctx context.Context, ln *lane, msg store.Outbound
 		base, limit := backoffOf(out.Action)
 		return max(jitter(base, limit, msg.Throttles), out.Wait)
 	}
-	return time.Until(d.pause(ctx, ln, key, out, began))
+	return behindPause(time.Until(d.pause(ctx, ln, key, out, began)))
 }
 
 // refused pauses the scope of a refusal that says that nothing of that scope can be sent: a token that ended, a locked

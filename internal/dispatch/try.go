@@ -141,7 +141,7 @@ func (d *Dispatcher) send(ctx context.Context, ln *lane, job queue.Job, msg stor
 			return d.finish(ctx, ending{ref: job.Ref(), outcome: expired(msg, try, time.Now())})
 		case errors.Is(out.Cause, errPaused):
 			until, _ := ln.waba.line.Blocked(ln.phone, time.Now())
-			return d.unsent(ctx, job, msg, try, "paused", max(time.Until(until), 0))
+			return d.unsent(ctx, job, msg, try, "paused", behindPause(time.Until(until)))
 		case errors.Is(out.Cause, errLease):
 			return d.unsent(ctx, job, msg, try, "lease_over", 0)
 		default:
@@ -227,6 +227,15 @@ func expired(msg store.Outbound, try int, now time.Time) *store.Outcome {
 // unsent records that a marked try was never sent, and lets the job run again after wait.
 func (d *Dispatcher) unsent(ctx context.Context, job queue.Job, msg store.Outbound, try int, reason string, wait time.Duration) queue.Verdict {
 	return d.reopen(ctx, job, store.Reopen{ID: msg.ID, Try: try, Event: "try.unsent", At: time.Now(), Reason: reason}, wait, nil)
+}
+
+// behindPause is how long a job waits for the end of its lane's pause. A long pause closes the lane, so that its jobs wait
+// as they are and go on when it is lifted early.
+func behindPause(left time.Duration) time.Duration {
+	if left <= 0 || left > closeForPause {
+		return 0
+	}
+	return left
 }
 
 // later leaves the job for the next run: at once and to whoever owns the lane then, or a little later when the database

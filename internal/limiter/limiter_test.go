@@ -253,6 +253,9 @@ func TestABacklogUsesTheTightestLimit(t *testing.T) {
 			if slot.Sub(epoch) > length {
 				break
 			}
+			if float64(n) > tightest*length.Seconds()+1 {
+				t.Fatalf("%d slots before %v of %v under %v", n, slot.Sub(epoch), perPhone, perWABA)
+			}
 			b.Take(fmt.Sprint(best), slot)
 			served[best] = n + 1
 			now = slot

@@ -59,6 +59,7 @@ type Owner struct {
 	draining atomic.Bool
 	skew     atomic.Int64 // database time minus local time, nanoseconds
 	changed  chan struct{}
+	hurry    chan struct{} // asks for a heartbeat before its time
 
 	// Of the round trip skew was taken from; only renew touches these.
 	skewTrip time.Duration
@@ -79,7 +80,7 @@ func New(cfg Config) *Owner {
 	preset(&cfg.Renew, time.Second)
 	preset(&cfg.Margin, time.Second)
 	preset(&cfg.DeadPoll, 250*time.Millisecond)
-	return &Owner{cfg: cfg, base: time.Now(), leases: map[string]*Lease{}, changed: make(chan struct{}, 1)}
+	return &Owner{cfg: cfg, base: time.Now(), leases: map[string]*Lease{}, changed: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
 }
 
 // WorkerID is the name this worker goes by in workers, leases and River's attempted_by.
@@ -114,7 +115,8 @@ func (o *Owner) Leases() []*Lease {
 	return all
 }
 
-// Drain makes the worker take no more and yield what it has: the start of a clean stop.
+// Drain makes the worker take no more and yield what it has: the start of a clean stop. The others are told at once, so
+// that they want what it releases.
 func (o *Owner) Drain() {
 	o.draining.Store(true)
 	o.mu.Lock()
@@ -123,6 +125,10 @@ func (o *Owner) Drain() {
 	}
 	o.mu.Unlock()
 	o.signal()
+	select {
+	case o.hurry <- struct{}{}:
+	default:
+	}
 }
 
 // Release gives a WABA up at once, after its owner has ended what it had begun there.
@@ -210,6 +216,7 @@ func (o *Owner) renewLoop(ctx context.Context, s *session) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
+		case <-o.hurry:
 		}
 	}
 }

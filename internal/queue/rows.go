@@ -1,9 +1,11 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -129,7 +131,9 @@ func (c *Client) LanesWithWork(ctx context.Context, q Querier, phoneNumberIDs []
 	return with, nil
 }
 
+// split sorts too: statements that meet over the same rows lock them in the same order.
 func split(refs []Ref) (ids []int64, attempts []int32) {
+	refs = slices.SortedFunc(slices.Values(refs), func(a, b Ref) int { return cmp.Compare(a.ID, b.ID) })
 	ids, attempts = make([]int64, len(refs)), make([]int32, len(refs))
 	for i, r := range refs {
 		ids[i], attempts[i] = r.ID, int32(r.Attempt) //nolint:gosec // River's attempt is a smallint

@@ -2,236 +2,17 @@ package queue
 
 import (
 	"context"
-	"encoding/json"
-	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"go.uber.org/goleak"
 
 	"wagate/internal/pgtest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(pgtest.Wrap(m)) }
-
-var quiet = slog.New(slog.DiscardHandler)
-
-// newTestClient works nothing until it is started.
-func newTestClient(t *testing.T, pool *pgxpool.Pool, handler Handler) *Client {
-	t.Helper()
-	c, err := NewClient(ClientConfig{
-		Pool: pool, WorkerID: "worker-a", Handler: handler, Logger: quiet, RetryBase: time.Millisecond, RetryMax: 20 * time.Millisecond,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func inTx(t *testing.T, pool *pgxpool.Pool, f func(tx pgx.Tx) error) {
-	t.Helper()
-	if err := pgx.BeginFunc(t.Context(), pool, f); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func insert(t *testing.T, pool *pgxpool.Pool, sends ...Send) {
-	t.Helper()
-	i, err := NewInserter(pool, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	inTx(t, pool, func(tx pgx.Tx) error { return i.Insert(t.Context(), tx, sends) })
-}
-
-type row struct {
-	ID          int64
-	State       string
-	Attempt     int
-	MaxAttempts int
-	Priority    int
-	Queue       string
-	Kind        string
-	Args        []byte
-	ScheduledAt time.Time
-	CreatedAt   time.Time
-	Finalized   bool
-}
-
-func (r row) message(t *testing.T) uuid.UUID {
-	t.Helper()
-	var a SendArgs
-	if err := json.Unmarshal(r.Args, &a); err != nil {
-		t.Fatal(err)
-	}
-	return a.ID
-}
-
-func jobs(t *testing.T, pool *pgxpool.Pool) []row {
-	t.Helper()
-	rows, err := pool.Query(t.Context(), `
-		SELECT id, state::text, attempt, max_attempts, priority, queue, kind, args, scheduled_at, created_at, finalized_at IS NOT NULL FROM river_job ORDER BY id`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[row])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-// claim makes a job running as River's fetch does.
-func claim(t *testing.T, pool *pgxpool.Pool, id int64, by string) Ref {
-	t.Helper()
-	ref := Ref{ID: id}
-	err := pool.QueryRow(t.Context(), `
-		UPDATE river_job SET state = 'running', attempt = attempt + 1, attempted_at = clock_timestamp(), attempted_by = array_append(attempted_by, $2::text)
-		WHERE id = $1::bigint RETURNING attempt`, id, by).Scan(&ref.Attempt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return ref
-}
-
-func exec(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
-	t.Helper()
-	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func newID(t *testing.T) uuid.UUID {
-	t.Helper()
-	id, err := uuid.NewV7()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
-// The statements of this package name River's columns and states by hand. A version of River that changes them fails
-// here: read Complete, GiveBack, RunningJobs and LanesWithWork before these lists are changed. A new column that means
-// something for a job must be copied by GiveBack.
-func TestOurStatementsKnowRiversSchema(t *testing.T) {
-	pool := pgtest.New(t)
-	text := func(sql string) []string {
-		rows, err := pool.Query(t.Context(), sql)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return all
-	}
-	columns := []string{
-		"args jsonb NOT NULL", "attempt smallint NOT NULL default 0", "attempted_at timestamp with time zone", "attempted_by ARRAY",
-		"created_at timestamp with time zone NOT NULL default now()", "errors ARRAY", "finalized_at timestamp with time zone",
-		"id bigint NOT NULL default nextval('river_job_id_seq'::regclass)", "kind text NOT NULL", "max_attempts smallint NOT NULL default 25",
-		"metadata jsonb NOT NULL default '{}'::jsonb", "priority smallint NOT NULL default 1", "queue text NOT NULL default 'default'::text",
-		"scheduled_at timestamp with time zone NOT NULL default now()", "state USER-DEFINED NOT NULL default 'available'::river_job_state",
-		"tags ARRAY NOT NULL default '{}'::character varying[]", "unique_key bytea", "unique_states bit",
-	}
-	got := text(`SELECT column_name || ' ' || data_type || CASE is_nullable WHEN 'NO' THEN ' NOT NULL' ELSE '' END || coalesce(' default ' || column_default, '')
-		FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = 'river_job' ORDER BY column_name COLLATE "C"`)
-	if !slices.Equal(got, columns) {
-		t.Errorf("columns of river_job:\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(columns, "\n"))
-	}
-	states := []string{"available", "cancelled", "completed", "discarded", "pending", "retryable", "running", "scheduled"}
-	if got := text(`SELECT unnest(enum_range(NULL::river_job_state))::text ORDER BY 1`); !slices.Equal(got, states) {
-		t.Errorf("states of a job: %v, want %v", got, states)
-	}
-	index := "CREATE INDEX river_job_prioritized_fetching_index ON public.river_job USING btree (state, queue, priority, scheduled_at, id)"
-	if got := text(`SELECT indexdef FROM pg_indexes WHERE indexname = 'river_job_prioritized_fetching_index'`); !slices.Equal(got, []string{index}) {
-		t.Errorf("the index that RunningJobs and LanesWithWork read: %v, want %s", got, index)
-	}
-	if got := text(`SELECT tgname FROM pg_trigger WHERE tgrelid = 'river_job'::regclass AND NOT tgisinternal`); len(got) != 0 {
-		t.Errorf("triggers on river_job: %v", got)
-	}
-}
-
-func TestLaneNames(t *testing.T) {
-	for id, want := range map[string]bool{
-		"106540352242922": true, "a1": true, strings.Repeat("1", 59): true,
-		"": false, strings.Repeat("1", 60): false, "1-2": false, "1 2": false, "A": false, "é": false, "1_": false,
-	} {
-		if got := ValidPhoneNumberID(id); got != want {
-			t.Errorf("ValidPhoneNumberID(%q) = %v", id, got)
-		}
-		if got := PhoneNumberID(Lane(id)); got != id {
-			t.Errorf("the phone number id of the lane of %q is %q", id, got)
-		}
-	}
-}
-
-func TestInsertPutsJobsIntoTheirLanes(t *testing.T) {
-	pool := pgtest.New(t)
-	now := time.Now()
-	later := now.Add(time.Hour).Truncate(time.Microsecond)
-	longest := strings.Repeat("9", 59)
-	sends := []Send{
-		{MessageID: newID(t), PhoneNumberID: "111", Priority: 1},
-		{MessageID: newID(t), PhoneNumberID: "222", Priority: 4},
-		{MessageID: newID(t), PhoneNumberID: longest, Priority: 2, At: later},
-	}
-	insert(t, pool)
-	insert(t, pool, sends...)
-	got := jobs(t, pool)
-	if len(got) != len(sends) {
-		t.Fatalf("%d jobs, want %d", len(got), len(sends))
-	}
-	for i, s := range sends {
-		r := got[i]
-		state := "available"
-		if !s.At.IsZero() {
-			state = "scheduled"
-			if !r.ScheduledAt.Equal(s.At) {
-				t.Errorf("job %d is scheduled at %v, want %v", i, r.ScheduledAt, s.At)
-			}
-		}
-		if r.State != state || r.Queue != "lane-"+s.PhoneNumberID || r.Priority != s.Priority || r.Kind != Kind || r.MaxAttempts != maxAttempts || r.Attempt != 0 {
-			t.Errorf("job %d: %+v, want %s in the lane of %+v", i, r, state, s)
-		}
-		if want := `{"id": "` + s.MessageID.String() + `"}`; string(r.Args) != want {
-			t.Errorf("arguments of job %d: %s, want %s", i, r.Args, want)
-		}
-	}
-}
-
-func TestInsertIsUndoneWithItsTransaction(t *testing.T) {
-	pool := pgtest.New(t)
-	i, err := NewInserter(pool, quiet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tx, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := i.Insert(t.Context(), tx, []Send{{MessageID: newID(t), PhoneNumberID: "1", Priority: 1}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := tx.Rollback(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := jobs(t, pool); len(got) != 0 {
-		t.Errorf("%d jobs of a transaction that was rolled back", len(got))
-	}
-	err = pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-		return i.Insert(t.Context(), tx, []Send{{MessageID: newID(t), PhoneNumberID: "not a lane", Priority: 1}})
-	})
-	if err == nil {
-		t.Error("a phone number id that can name no lane was taken")
-	}
-}
 
 func TestCompleteTouchesItsOwnRunOnly(t *testing.T) {
 	pool := pgtest.New(t)
@@ -486,7 +267,7 @@ func (e *explain) Query(ctx context.Context, sql string, args ...any) (pgx.Rows,
 		return nil, err
 	}
 	e.walk(out[0].Plan)
-	return e.pool.Query(ctx, sql, args...)
+	return e.pool.Query(ctx, sql, args...) //nolint:sqlclosecheck // whoever asked closes them
 }
 
 func (e *explain) walk(node map[string]any) {
