@@ -59,11 +59,11 @@ func TestKillNineLosesNothingAndSendsNothingTwice(t *testing.T) {
 // Whatever happens to workers, at most one sends for a WABA at any time: the epochs under which tries were marked never
 // go back in the order in which the Cloud API saw them.
 func TestOneOwnerThroughHandOverFreezeAndDeath(t *testing.T) {
-	const n = 3000
+	const n = 6000
 	c := newCluster(t, simulator.Config{Latency: 10 * time.Millisecond})
 	for i := range 4 {
 		waba, phone := fmt.Sprint(100+i), fmt.Sprint(1001+i)
-		c.phone(waba, phone, 50, 0)
+		c.phone(waba, phone, 60, 0)
 		c.accept(phone, texts(n/4))
 	}
 	a := c.startWorker()

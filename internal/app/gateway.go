@@ -19,6 +19,7 @@ import (
 	"wagate/internal/embeddedpg"
 	"wagate/internal/httpapi"
 	"wagate/internal/intake"
+	"wagate/internal/owner"
 	"wagate/internal/queue"
 	"wagate/internal/seal"
 	"wagate/internal/store"
@@ -83,6 +84,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	g.server = api.Server()
 	g.wg.Go(func() { _ = receiver.Run(run) })
 	g.wg.Go(func() { maintain(run, st, cfg, logger) })
+	g.wg.Go(func() { owner.Watch(run, pool, "", owner.DeadPoll, logger) })
 	go func() { g.served <- g.server.Serve(g.listener) }()
 	return g, nil
 }

@@ -4,7 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"testing"
 	"time"
 
@@ -166,20 +170,37 @@ func TestARefusedTokenPausesItsWABAUntilThereIsANewOne(t *testing.T) {
 	}
 }
 
-// Proof that nothing was accepted leads to another try, a bounded number of times.
-func TestWithoutAConnectionTriesAreBoundedAndEndWithAReason(t *testing.T) {
+// Without a connection nothing fails: the WABA waits, and sends when the Cloud API is back.
+func TestWithoutAConnectionMessagesWait(t *testing.T) {
 	r := newRig(t, simulator.Config{})
-	down := httptest.NewServer(nil)
+	up := r.cfg.GraphURL
+	down := httptest.NewServer(http.NotFoundHandler())
+	address := down.Listener.Addr().String()
 	r.cfg.GraphURL = down.URL
 	down.Close() // nobody listens there any more
 	rate := 100.0
 	r.phone(t, "100", "101", &rate)
-	r.accept(t, "101", "+447700900100")
+	r.accept(t, "101", numbers(0, 20, "0100")...)
 	r.worker(t)
-	r.until(t, "a second try", func() bool {
-		return r.count(t, `SELECT count(*) FROM message_events WHERE kind = 'try.transient'`) >= 2
+	r.until(t, "tries without a connection and a pause", func() bool {
+		return r.count(t, `SELECT count(*) FROM message_events WHERE kind = 'try.transient'`) >= 2 && r.paused(t, "100")
 	})
-	if r.count(t, `SELECT count(*) FROM messages WHERE status IN ('queued', 'sending') AND retries >= 1`) != 1 {
-		t.Errorf("statuses %v", r.statuses(t.Context()))
+	if got := r.statuses(t.Context()); got["queued"]+got["sending"] != 20 {
+		t.Errorf("statuses %v", got)
+	}
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target, err := url.Parse(up)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := &httptest.Server{Listener: l, Config: &http.Server{Handler: httputil.NewSingleHostReverseProxy(target), ReadHeaderTimeout: time.Minute}}
+	back.Start()
+	t.Cleanup(back.Close)
+	r.await(t, "all sent", func(c map[string]int) bool { return c["accepted"] == 20 })
+	if twice := r.sim.Ledger().Totals.ExtraAccepts; twice != 0 {
+		t.Errorf("sent twice: %d", twice)
 	}
 }

@@ -36,7 +36,7 @@ type Worker struct {
 	err        error
 }
 
-// drainBound is how long a stopping worker waits for what it has begun; postBound is added for answers on their way.
+// drainBound is how long a stopping worker waits for what it has begun.
 const drainBound = 15 * time.Second
 
 // StartWorker starts a worker over a pool that stays the caller's. Stop ends it.
@@ -77,7 +77,6 @@ func StartWorker(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log
 	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, client: client, sender: post, cancel: cancel}
 	w.wg.Go(func() { _ = own.Run(run) })
 	w.wg.Go(func() { _ = dispatcher.Run(run, client) })
-	w.wg.Go(func() { maintain(run, st, cfg, logger) })
 	return w, nil
 }
 

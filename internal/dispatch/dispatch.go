@@ -69,6 +69,8 @@ type Dispatcher struct {
 	lanes    map[string]*lane
 	backoffs map[scopeKey]*backoff
 
+	tokenless map[string]struct{} // WABAs of which it was said; the keeper's own
+
 	activeMu sync.Mutex
 	active   map[int64]struct{}
 }
@@ -84,6 +86,37 @@ type waba struct {
 	token atomic.Pointer[string]
 	// gone is set when the lease was lost or is yielded: its lanes close and it is dropped.
 	gone bool
+}
+
+// posts are the POSTs of a lane that are on the wire.
+type posts struct {
+	mu    sync.Mutex
+	began map[int64]time.Time
+}
+
+func (p *posts) add(jobID int64, at time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.began == nil {
+		p.began = map[int64]time.Time{}
+	}
+	p.began[jobID] = at
+}
+
+func (p *posts) remove(jobID int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.began, jobID)
+}
+
+// oldest gives how long the longest has been under way.
+func (p *posts) oldest(now time.Time) (age time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, at := range p.began {
+		age = max(age, now.Sub(at))
+	}
+	return age
 }
 
 type laneState int
@@ -104,6 +137,7 @@ type lane struct {
 	nextTry time.Time // when closing is next tried
 	removed bool      // the phone number was deleted or moved to another WABA
 
+	posts    posts
 	running  atomic.Int64
 	lastWork atomic.Int64 // Unix nanoseconds
 	latency  atomic.Int64 // moving average of a POST, nanoseconds
@@ -132,6 +166,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		cfg: cfg, store: cfg.Store, log: cfg.Logger, jobs: jobs, metrics: newMetrics(cfg.Registerer),
 		kick:  make(chan struct{}, 1),
 		wabas: map[string]*waba{}, lanes: map[string]*lane{}, backoffs: map[scopeKey]*backoff{}, active: map[int64]struct{}{},
+		tokenless: map[string]struct{}{},
 	}
 	d.loads = batch.New(batch.Config{Max: 500, Flushers: 2}, d.load)
 	d.marks = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond}, d.mark)
@@ -150,12 +185,12 @@ func (d *Dispatcher) Run(ctx context.Context, client *queue.Client) error {
 	for {
 		now := time.Now()
 		fresh := d.adopt(ctx)
+		d.closeLanes(ctx, now)
 		if fresh || now.Sub(refreshed) >= time.Second {
 			if d.attempt(ctx, "refreshing lanes", d.refresh) {
 				refreshed = now
 			}
 		}
-		d.closeLanes(ctx, now)
 		d.attempt(ctx, "opening lanes", d.openLanes)
 		if fresh || now.Sub(swept) >= 2*time.Second {
 			d.attempt(ctx, "taking jobs over", d.takeOver)

@@ -2,8 +2,8 @@ package dispatch
 
 import (
 	"context"
-	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"wagate/internal/limiter"
@@ -81,18 +81,28 @@ func (d *Dispatcher) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	readAt := time.Now()
 	pauses, err := d.store.Pauses(ctx)
 	if err != nil {
 		return err
 	}
-	seen := make(map[string]bool, len(rows))
+	tokens := map[string]*string{}
+	for _, r := range rows {
+		if _, known := tokens[r.WABAID]; !known {
+			tokens[r.WABAID] = d.token(ctx, r)
+		}
+	}
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	seen := make(map[string]*waba, len(rows))
 	for _, r := range rows {
 		w := d.wabas[r.WABAID]
 		if w == nil || w.gone {
 			continue
 		}
-		seen[r.PhoneNumberID] = true
+		seen[r.PhoneNumberID] = w
+		w.appID.Store(&r.AppID)
+		w.token.Store(tokens[r.WABAID])
 		ln := d.lanes[r.PhoneNumberID]
 		if ln == nil {
 			ln = &lane{phone: r.PhoneNumberID, waba: w}
@@ -101,44 +111,43 @@ func (d *Dispatcher) refresh(ctx context.Context) error {
 			w.lanes = append(w.lanes, ln)
 		}
 		if ln.waba != w {
-			continue // it moved from a WABA whose lanes are still closing here
+			continue // it moved, and its old lane has to close first
 		}
-		ln.removed = false
-		w.appID.Store(&r.AppID)
-		w.token.Store(d.token(ctx, r))
-		wabaLimit := limiter.Limit{PerSecond: r.WABAPerSecond, Burst: r.WABABurst}
-		phoneLimit := limiter.Limit{PerSecond: r.PhonePerSecond, Burst: r.PhoneBurst}
-		if w.limit != wabaLimit || ln.limit != phoneLimit {
-			w.limit, ln.limit = wabaLimit, phoneLimit
-			w.line.Update(func(b *limiter.Budget, now time.Time) {
-				b.SetWABA(wabaLimit, now)
-				b.SetPhone(ln.phone, phoneLimit, now)
-			})
-		} else if phoneLimit.PerSecond <= 0 {
-			w.line.Update(func(b *limiter.Budget, now time.Time) { b.SetPhone(ln.phone, phoneLimit, now) })
-		}
+		w.limit = limiter.Limit{PerSecond: r.WABAPerSecond, Burst: r.WABABurst}
+		ln.limit = limiter.Limit{PerSecond: r.PhonePerSecond, Burst: r.PhoneBurst}
+		w.line.Update(func(b *limiter.Budget, now time.Time) {
+			b.SetWABA(w.limit, now)
+			b.SetPhone(ln.phone, ln.limit, now)
+		})
 	}
 	for phone, ln := range d.lanes {
-		if !seen[phone] && !ln.waba.gone {
-			ln.removed = true
+		ln.removed = !ln.waba.gone && seen[phone] != ln.waba
+		if ln.removed && ln.state == laneClosed && ln.running.Load() == 0 {
+			delete(d.lanes, phone)
+			ln.waba.lanes = slices.DeleteFunc(ln.waba.lanes, func(l *lane) bool { return l == ln })
+			ln.waba.line.Update(func(b *limiter.Budget, _ time.Time) { b.RemovePhone(phone) })
 		}
 	}
-	d.mu.Unlock()
-	d.applyPauses(pauses)
+	d.applyPauses(pauses, readAt)
 	return nil
 }
 
 // token opens a WABA's access token; nil when it has none or it does not open. Nothing is sent without one, and nothing
 // fails for want of it: the lanes stay closed.
 func (d *Dispatcher) token(ctx context.Context, r store.Lane) *string {
-	if len(r.AccessToken) == 0 {
+	var token string
+	var err error
+	if len(r.AccessToken) > 0 {
+		token, err = d.cfg.OpenToken(r.WABAID, r.AccessToken)
+	}
+	if token == "" {
+		if _, told := d.tokenless[r.WABAID]; !told {
+			d.tokenless[r.WABAID] = struct{}{}
+			d.log.ErrorContext(ctx, "a WABA has no access token, or it does not open with WAGATE_SECRET_KEY; its messages wait", "waba", r.WABAID, "err", err)
+		}
 		return nil
 	}
-	token, err := d.cfg.OpenToken(r.WABAID, r.AccessToken)
-	if err != nil || token == "" {
-		d.log.ErrorContext(ctx, "the access token of a WABA does not open with WAGATE_SECRET_KEY; its messages wait", "waba", r.WABAID, "err", err)
-		return nil
-	}
+	delete(d.tokenless, r.WABAID)
 	return &token
 }
 
@@ -202,7 +211,7 @@ func (ln *lane) size() (workers int, perSecond float64) {
 	if perSecond <= 0 {
 		return maxWorkers, 0
 	}
-	seconds := 0.5 + time.Duration(ln.latency.Load()).Seconds()
+	seconds := 0.5 + 1.25*time.Duration(ln.latency.Load()).Seconds()
 	return min(max(int(math.Ceil(perSecond*seconds)), 1), maxLimitedWorkers), perSecond
 }
 
@@ -242,14 +251,18 @@ func (d *Dispatcher) closeLanes(ctx context.Context, now time.Time) {
 }
 
 func (d *Dispatcher) shouldClose(ln *lane, now time.Time) bool {
-	if ln.waba.gone || ln.removed || ln.waba.token.Load() == nil || ln.pausedLong(now) {
+	if ln.waba.gone || ln.removed || ln.waba.token.Load() == nil {
 		return true
 	}
 	if ln.running.Load() == 0 && now.UnixNano()-ln.lastWork.Load() > int64(d.cfg.IdleClose) {
 		return true
 	}
+	// Closing waits for the POSTs under way, and nothing goes out meanwhile: not worth it while one hangs.
+	if ln.posts.oldest(now) > time.Second {
+		return false
+	}
 	want, _ := ln.size()
-	return want > ln.workers*3/2+1 || want*2 < ln.workers-1
+	return ln.pausedLong(now) || want > ln.workers*2 || want*4 < ln.workers
 }
 
 func (ln *lane) pausedLong(now time.Time) bool {
@@ -262,6 +275,3 @@ func (d *Dispatcher) setState(ln *lane, s laneState) {
 	ln.state = s
 	d.mu.Unlock()
 }
-
-// String names a lane in logs.
-func (ln *lane) String() string { return fmt.Sprintf("%s/%s", ln.waba.id, ln.phone) }

@@ -1,8 +1,6 @@
 package dispatch
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"wagate/internal/sender"
@@ -46,8 +44,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-func (m *metrics) tried(out sender.Outcome, lateness time.Duration) {
+func (m *metrics) tried(out sender.Outcome) {
 	m.tries.WithLabelValues(out.Kind.String()).Inc()
-	m.lateness.Observe(lateness.Seconds())
 	m.latency.Observe(out.Latency.Seconds())
 }

@@ -22,11 +22,13 @@ type ending struct {
 	outcome *store.Outcome
 }
 
-// reopening is a try that sent nothing. When its message was taken for unknown meanwhile, its job is gone and a new one
+// reopening is a try that sent nothing, or a job that began none (reopen is then nil). With back its job becomes a new
+// one that keeps its place in the lane. When its message was taken for unknown meanwhile, its job is gone and a new one
 // is put in.
 type reopening struct {
-	reopen store.Reopen
+	reopen *store.Reopen
 	job    queue.Job
+	back   bool
 }
 
 // finish records an ending together with the completion of the job. It holds on until it is recorded: an outcome waits
@@ -42,19 +44,31 @@ func (d *Dispatcher) finish(ctx context.Context, e ending) queue.Verdict {
 	return queue.Settled()
 }
 
-// reopen clears the mark of a try that sent nothing; the job then runs again: by River's retry with cause, else after wait.
+// reopen clears the mark of a try that sent nothing; the job then runs again: by River's retry with cause, after wait, or,
+// without either, at once and from its old place in the lane.
 func (d *Dispatcher) reopen(ctx context.Context, job queue.Job, r store.Reopen, wait time.Duration, cause error) queue.Verdict {
+	back := cause == nil && wait <= 0
 	err := d.untilRecorded(ctx, func(ctx context.Context) error {
-		_, err := d.reopens.Do(ctx, reopening{reopen: r, job: job})
+		_, err := d.reopens.Do(ctx, reopening{reopen: &r, job: job, back: back})
 		return err
 	})
 	switch {
 	case err != nil:
 		return queue.Retry(err)
-	case cause != nil:
+	case back:
+		return queue.Settled()
+	case cause != nil && wait <= 0:
 		return queue.Retry(cause)
 	}
 	return queue.Snooze(wait)
+}
+
+// giveBack leaves a job that began no try to whoever owns its lane, from its old place.
+func (d *Dispatcher) giveBack(ctx context.Context, job queue.Job) queue.Verdict {
+	if _, err := d.reopens.Do(context.WithoutCancel(ctx), reopening{job: job, back: true}); err != nil {
+		return queue.Snooze(time.Second)
+	}
+	return queue.Settled()
 }
 
 func (d *Dispatcher) untilRecorded(ctx context.Context, record func(context.Context) error) error {
@@ -124,7 +138,6 @@ func (d *Dispatcher) recordEndings(ctx context.Context, set []ending) ([]batch.R
 			}
 		}
 		slices.SortFunc(outcomes, func(a, b store.Outcome) int { return compare(a.ID, b.ID) })
-		slices.SortFunc(refs, func(a, b queue.Ref) int { return int(a.ID - b.ID) })
 		return d.store.InTx(ctx, func(tx pgx.Tx) error {
 			if len(outcomes) > 0 {
 				if err := d.store.RecordOutcomes(ctx, tx, outcomes); err != nil {
@@ -139,18 +152,32 @@ func (d *Dispatcher) recordEndings(ctx context.Context, set []ending) ([]batch.R
 
 func (d *Dispatcher) recordReopenings(ctx context.Context, set []reopening) ([]batch.Result[struct{}], error) {
 	return eachAlone(ctx, set, func(ctx context.Context, set []reopening) error {
-		reopens := make([]store.Reopen, len(set))
-		for i, r := range set {
-			reopens[i] = r.reopen
+		var reopens []store.Reopen
+		var back []queue.Ref
+		for _, r := range set {
+			if r.reopen != nil {
+				reopens = append(reopens, *r.reopen)
+			}
+			if r.back {
+				back = append(back, r.job.Ref())
+			}
 		}
 		return d.store.InTx(ctx, func(tx pgx.Tx) error {
-			orphans, err := d.store.ReopenTries(ctx, tx, reopens)
-			if err != nil || len(orphans) == 0 {
-				return err
+			var orphans map[uuid.UUID]bool
+			if len(reopens) > 0 {
+				var err error
+				if orphans, err = d.store.ReopenTries(ctx, tx, reopens); err != nil {
+					return err
+				}
+			}
+			if len(back) > 0 {
+				if _, err := d.client.GiveBack(ctx, tx, back); err != nil {
+					return err
+				}
 			}
 			var sends []queue.Send
 			for _, r := range set {
-				if orphans[r.reopen.ID] {
+				if r.reopen != nil && orphans[r.reopen.ID] {
 					sends = append(sends, queue.Send{MessageID: r.reopen.ID, PhoneNumberID: r.job.PhoneNumberID, Priority: r.job.Priority})
 				}
 			}

@@ -36,15 +36,12 @@ func (d *Dispatcher) takeOver(ctx context.Context) error {
 	if len(phones) == 0 {
 		return nil
 	}
-	running, err := d.client.RunningJobs(ctx, d.store.Pool(), phones, takeOverAtOnce)
+	running, err := d.client.RunningJobs(ctx, d.store.Pool(), phones, ownLost, takeOverAtOnce)
 	if err != nil {
 		return err
 	}
 	me := d.cfg.Owner.WorkerID()
-	now := d.cfg.Owner.DBTime(time.Now())
-	running = slices.DeleteFunc(running, func(r queue.Running) bool {
-		return r.ClaimedBy == me && (d.isActive(r.ID) || now.Sub(r.ClaimedAt) < ownLost)
-	})
+	running = slices.DeleteFunc(running, func(r queue.Running) bool { return r.ClaimedBy == me && d.isActive(r.ID) })
 	if len(running) == 0 {
 		return nil
 	}
@@ -125,8 +122,11 @@ func judge(t store.TryState, found, own bool, postTimeout time.Duration) judgeme
 	if t.Status != "queued" && t.Status != "sending" {
 		return completeOnly
 	}
-	if t.SlotAt == nil {
+	if t.Status == "queued" {
 		return giveBack
+	}
+	if t.SlotAt == nil {
+		return makeUnknown // a begun try without its slot: nothing here makes one, but nothing may loop on it either
 	}
 	// The slot lies after the last instant at which its worker can have sent.
 	if t.DeadAt != nil && t.SlotAt.After(t.DeadAt.Add(deathMargin)) {

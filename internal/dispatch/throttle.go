@@ -32,7 +32,7 @@ func backoffOf(action cloudapi.Action) (base, limit time.Duration) {
 	case cloudapi.ActionPausePhone:
 		return time.Hour, 24 * time.Hour // spam: the phone rests for hours
 	case cloudapi.ActionPauseWABA, cloudapi.ActionFailConfig:
-		return time.Minute, time.Hour // until an operator mends it; one message an hour at most finds out
+		return time.Minute, time.Hour // until an operator mends it
 	default:
 		return time.Second, time.Minute
 	}
@@ -72,21 +72,39 @@ func (d *Dispatcher) throttled(ctx context.Context, ln *lane, msg store.Outbound
 }
 
 // refused pauses the scope of a refusal that says that nothing of that scope can be sent: a token that ended, a locked
-// account, an unregistered phone number.
+// account, an unregistered phone number. What was under way when the refusal came fails too; the rest waits.
 func (d *Dispatcher) refused(ctx context.Context, ln *lane, out sender.Outcome, began time.Time) {
 	switch {
 	case out.Err == nil:
 		return
 	case out.Action == cloudapi.ActionPauseWABA, out.Action == cloudapi.ActionPausePhone:
-	case out.Err.Code == 190 || out.Err.Code == 0: // the token itself; other settings concern some messages only
+	case out.Action == cloudapi.ActionFailConfig && out.Scope == cloudapi.ScopeToken:
+	case out.Action == cloudapi.ActionFailConfig && out.Scope == cloudapi.ScopePhone && out.Err.Code != codeNotAllowed:
 	default:
-		return
+		return // a setting that concerns some messages only
 	}
 	if key, ok := keyOf(ln, out.Scope); ok {
 		until := d.pause(ctx, ln, key, out, began)
 		d.log.ErrorContext(ctx, "paused: the Cloud API refuses everything of this scope until an operator mends it",
 			"scope", key.scope, "id", key.value, "code", out.Err.Code, "until", until)
 	}
+}
+
+// codeNotAllowed refuses one recipient of a test number, although its scope in the table is the phone.
+const codeNotAllowed = 131030
+
+// disconnected pauses the WABA when no connection to the Cloud API can be had: that costs the messages no try.
+func (d *Dispatcher) disconnected(ctx context.Context, ln *lane, out sender.Outcome, began time.Time) (time.Duration, bool) {
+	switch out.Reason {
+	case "dns", "dial", "tls":
+	default:
+		return 0, false
+	}
+	if began.IsZero() {
+		began = time.Now()
+	}
+	out.Action = cloudapi.ActionRetryBackoff
+	return behindPause(time.Until(d.pause(ctx, ln, scopeKey{"waba", ln.waba.id}, out, began))), true
 }
 
 // pause sets or lengthens the pause of a scope. Answers to tries that began before the newest pause belong to the same
@@ -110,7 +128,7 @@ func (d *Dispatcher) pause(ctx context.Context, ln *lane, key scopeKey, out send
 	b.level++
 	kept := store.Pause{Scope: key.scope, Value: key.value, Source: throttleSource, Level: b.level, Until: d.cfg.Owner.DBTime(b.until), Reason: "throttled by the Cloud API"}
 	until := b.until
-	d.block(key, until)
+	d.reblock()
 	d.mu.Unlock()
 	d.poke()
 	if out.Err != nil {
@@ -138,17 +156,33 @@ func jitter(base, limit time.Duration, level int) time.Duration {
 	return base/20 + rand.N(top) //nolint:gosec // jitter, no secret
 }
 
-// block puts a pause into the lines it covers. d.mu is held.
-func (d *Dispatcher) block(key scopeKey, until time.Time) {
-	for _, w := range d.wabas {
-		app := w.appID.Load()
-		switch {
-		case key.scope == "phone" && d.lanes[key.value] != nil && d.lanes[key.value].waba == w:
-			w.line.Update(func(b *limiter.Budget, _ time.Time) { b.BlockPhone(key.value, until) })
-		case key.scope == "waba" && key.value == w.id, key.scope == "app" && app != nil && *app == key.value, key.scope == "all":
-			w.line.Update(func(b *limiter.Budget, _ time.Time) { b.BlockWABA(until) })
+// reblock puts the pauses in force into every line: each scope's longest. d.mu is held.
+func (d *Dispatcher) reblock() {
+	end := func(scope, value string) time.Time {
+		if b := d.backoffs[scopeKey{scope, value}]; b != nil {
+			return b.until
 		}
+		return time.Time{}
 	}
+	for _, w := range d.wabas {
+		until := latest(end("waba", w.id), end("all", ""))
+		if app := w.appID.Load(); app != nil {
+			until = latest(until, end("app", *app))
+		}
+		w.line.Update(func(b *limiter.Budget, _ time.Time) {
+			b.BlockWABA(until)
+			for _, ln := range w.lanes {
+				b.BlockPhone(ln.phone, end("phone", ln.phone))
+			}
+		})
+	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // succeeded resets the backoff of every scope the accepted try was in, once its pause is over.
@@ -159,55 +193,54 @@ func (d *Dispatcher) succeeded(ctx context.Context, ln *lane, began time.Time) {
 	}
 	for _, key := range keys {
 		d.mu.RLock()
-		b := d.backoffs[key]
-		over := b != nil && !b.until.After(began)
+		known := d.backoffs[key] != nil
 		d.mu.RUnlock()
-		if !over {
+		if !known {
 			continue
 		}
 		d.mu.Lock()
-		if d.backoffs[key] == b {
+		b := d.backoffs[key]
+		over := b != nil && !b.until.After(began)
+		if over {
 			delete(d.backoffs, key)
 		}
 		d.mu.Unlock()
-		if err := d.store.Lift(ctx, key.scope, key.value, throttleSource); err != nil {
+		if !over {
+			continue
+		}
+		if err := d.store.Lift(ctx, key.scope, key.value, throttleSource, d.cfg.Owner.DBTime(began)); err != nil {
 			d.log.WarnContext(ctx, "an ended pause was not removed", "err", err)
 		}
 	}
 }
 
-// applyPauses brings in what other workers, operators and earlier owners set, and lifts what was lifted.
-func (d *Dispatcher) applyPauses(pauses []store.Pause) {
-	now := time.Now()
-	local := d.cfg.Owner.DBTime(now).Sub(now) // database time less local time
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	listed := make(map[scopeKey]bool, len(pauses))
+// applyPauses brings in what other workers, operators and earlier owners set, and lifts what was lifted. The list was
+// read at readAt or a little later; what was set here since is newer than it. d.mu is held.
+func (d *Dispatcher) applyPauses(pauses []store.Pause, readAt time.Time) {
+	ahead := d.cfg.Owner.DBTime(readAt).Sub(readAt) // database time less local time
+	listed := make(map[scopeKey]store.Pause, len(pauses))
 	for _, p := range pauses {
 		key := scopeKey{p.Scope, p.Value}
-		listed[key] = true
-		until := p.Until.Add(-local)
+		was := listed[key]
+		p.Until, p.Level = latest(p.Until.Add(-ahead), was.Until), max(p.Level, was.Level)
+		listed[key] = p
+	}
+	for key, p := range listed {
 		b := d.backoffs[key]
 		if b == nil {
-			b = &backoff{since: now}
+			b = &backoff{since: readAt}
 			d.backoffs[key] = b
 		}
 		b.kept = true
 		b.level = max(b.level, p.Level)
-		if until.After(b.until) {
-			b.until = until
-		}
-		if b.until.After(now) {
-			d.block(key, b.until)
+		if !b.since.After(readAt) {
+			b.until = p.Until
 		}
 	}
 	for key, b := range d.backoffs {
-		if listed[key] || !b.kept {
-			continue
+		if _, ok := listed[key]; !ok && b.kept && !b.since.After(readAt) {
+			delete(d.backoffs, key)
 		}
-		if b.until.After(now) {
-			d.block(key, now)
-		}
-		delete(d.backoffs, key)
 	}
+	d.reblock()
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"wagate/internal/cloudapi"
+	"wagate/internal/limiter"
 	"wagate/internal/queue"
 	"wagate/internal/sender"
 	"wagate/internal/store"
@@ -17,7 +18,6 @@ import (
 
 // What the last check before the write may say. Each means that nothing was written.
 var (
-	errLate    = errors.New("the slot has passed")
 	errLease   = errors.New("the lease is over")
 	errPaused  = errors.New("paused")
 	errExpired = errors.New("expired")
@@ -44,7 +44,7 @@ func (d *Dispatcher) allowed(recipient string) bool {
 func (d *Dispatcher) Handle(ctx context.Context, job queue.Job) queue.Verdict {
 	ln := d.laneOf(job.PhoneNumberID)
 	if ln == nil {
-		return queue.Snooze(0) // claimed after the lease was lost: for its owner
+		return d.giveBack(ctx, job) // claimed after the lease was lost: for its owner
 	}
 	ln.running.Add(1)
 	ln.lastWork.Store(time.Now().UnixNano())
@@ -56,17 +56,17 @@ func (d *Dispatcher) Handle(ctx context.Context, job queue.Job) queue.Verdict {
 
 	msg, err := d.loads.Do(ctx, job.MessageID)
 	if err != nil {
-		return d.later(ctx, err)
+		return d.later(ctx, job, err)
 	}
 	now := time.Now()
 	switch {
 	case msg.ID != job.MessageID:
 		d.log.ErrorContext(ctx, "a job without its message was dropped", "message", job.MessageID)
 		return d.finish(ctx, ending{ref: job.Ref()})
-	case msg.Status == "sending" && msg.SlotAt != nil:
-		// Its job runs again although a try is open: nobody can say here how that try ended.
+	case msg.Status == "sending":
+		// Its job runs again although a try was begun: nobody can say here how that try ended.
 		return d.finish(ctx, ending{ref: job.Ref(), outcome: d.unknown(msg, msg.Try, "run again with an open try", now)})
-	case msg.Status != "queued" && msg.Status != "sending":
+	case msg.Status != "queued":
 		return d.finish(ctx, ending{ref: job.Ref()})
 	case msg.ExpiresAt != nil && !now.Before(*msg.ExpiresAt):
 		return d.finish(ctx, ending{ref: job.Ref(), outcome: expired(msg, msg.Try, now)})
@@ -85,11 +85,11 @@ func (d *Dispatcher) Handle(ctx context.Context, job queue.Job) queue.Verdict {
 	}
 	slot, err := ln.waba.line.Wait(ctx, ln.phone, job.Priority)
 	if err != nil {
-		return d.later(ctx, err)
+		return d.later(ctx, job, err)
 	}
 	// Not with ctx: whether the mark was made must be known.
 	marked, err := d.marks.Do(context.WithoutCancel(ctx), store.Mark{
-		ID: msg.ID, Try: msg.Try, WABAID: ln.waba.id, Epoch: ln.waba.lease.Epoch, Slot: d.cfg.Owner.DBTime(slot),
+		ID: msg.ID, Try: msg.Try, WABAID: ln.waba.id, Epoch: ln.waba.lease.Epoch, Slot: d.cfg.Owner.SlotTime(slot),
 	})
 	if err != nil {
 		// The commit may have been made. Nothing was sent, and only this run knows.
@@ -102,59 +102,76 @@ func (d *Dispatcher) Handle(ctx context.Context, job queue.Job) queue.Verdict {
 	return d.send(ctx, ln, job, msg, try, body, slot)
 }
 
+// connectLead is how long before its slot a try looks for its connection: a TCP and TLS handshake fits in.
+const connectLead = 150 * time.Millisecond
+
 // send makes a marked try at its slot, or at a later one when the slot was missed.
 func (d *Dispatcher) send(ctx context.Context, ln *lane, job queue.Job, msg store.Outbound, try int, body []byte, slot time.Time) queue.Verdict {
-	timer := time.NewTimer(time.Until(slot))
-	defer timer.Stop()
-	for {
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return d.unsent(ctx, job, msg, try, "stopped", 0)
+	token := ln.waba.token.Load()
+	if token == nil {
+		return d.unsent(ctx, job, msg, try, "no_token", time.Second)
+	}
+	if waitUntil(ctx, slot.Add(-connectLead)) != nil {
+		return d.unsent(ctx, job, msg, try, "stopped", 0)
+	}
+	var began time.Time // written by Begin, read after Send: the gate between them orders the two
+	out := d.cfg.Sender.Send(ctx, sender.Try{
+		PhoneNumberID: ln.phone, WABAID: ln.waba.id, Token: *token, Body: body,
+		Begin: func(ctx context.Context) (err error) {
+			began, err = d.begin(ctx, ln, msg, job.ID, slot)
+			return err
+		},
+	})
+	ln.posts.remove(job.ID)
+	if out.Kind != sender.NotBegun {
+		if out.Latency > 0 {
+			ln.latency.Store((ln.latency.Load()*15 + int64(out.Latency)) / 16)
 		}
-		token := ln.waba.token.Load()
-		if token == nil {
-			return d.unsent(ctx, job, msg, try, "no_token", time.Second)
-		}
-		began := time.Now()
-		out := d.cfg.Sender.Send(ctx, sender.Try{
-			PhoneNumberID: ln.phone, WABAID: ln.waba.id, Token: *token, Body: body,
-			Begin: func() error { return d.mayBegin(ln, msg, slot, time.Now()) },
-		})
-		if out.Kind != sender.NotBegun {
-			if out.Latency > 0 {
-				ln.latency.Store((ln.latency.Load()*15 + int64(out.Latency)) / 16)
-			}
-			d.metrics.tried(out, began.Sub(slot))
-			return d.ended(ctx, ln, job, msg, try, out, began)
-		}
-		switch {
-		case errors.Is(out.Cause, errLate):
-			d.metrics.late.Inc()
-			next, err := ln.waba.line.Wait(ctx, ln.phone, 0) // it has waited its turn already
-			if err != nil {
-				return d.unsent(ctx, job, msg, try, "slot_missed", 0)
-			}
-			slot = next
-			timer.Reset(time.Until(slot))
-		case errors.Is(out.Cause, errExpired):
-			return d.finish(ctx, ending{ref: job.Ref(), outcome: expired(msg, try, time.Now())})
-		case errors.Is(out.Cause, errPaused):
-			until, _ := ln.waba.line.Blocked(ln.phone, time.Now())
-			return d.unsent(ctx, job, msg, try, "paused", behindPause(time.Until(until)))
-		case errors.Is(out.Cause, errLease):
-			return d.unsent(ctx, job, msg, try, "lease_over", 0)
-		default:
-			return d.unsent(ctx, job, msg, try, "not_begun", time.Second)
-		}
+		d.metrics.tried(out)
+		return d.ended(ctx, ln, job, msg, try, out, began)
+	}
+	switch {
+	case errors.Is(out.Cause, errExpired):
+		return d.finish(ctx, ending{ref: job.Ref(), outcome: expired(msg, try, time.Now())})
+	case errors.Is(out.Cause, errPaused):
+		until, _ := ln.waba.line.Blocked(ln.phone, time.Now())
+		return d.unsent(ctx, job, msg, try, "paused", behindPause(time.Until(until)))
+	case errors.Is(out.Cause, errLease):
+		return d.unsent(ctx, job, msg, try, "lease_over", 0)
+	case errors.Is(out.Cause, limiter.ErrClosed):
+		return d.unsent(ctx, job, msg, try, "slot_missed", 0)
+	default:
+		return d.unsent(ctx, job, msg, try, "not_begun", 0)
 	}
 }
 
-// mayBegin is the last look before the first byte is written.
-func (d *Dispatcher) mayBegin(ln *lane, msg store.Outbound, slot, now time.Time) error {
-	if now.Sub(slot) > d.cfg.Late {
-		return errLate
+// begin holds a try on its connection until its slot and has the last look before the first byte is written. A slot that
+// was missed is followed by another one, on the same connection.
+func (d *Dispatcher) begin(ctx context.Context, ln *lane, msg store.Outbound, jobID int64, slot time.Time) (time.Time, error) {
+	for {
+		if err := waitUntil(ctx, slot); err != nil {
+			return time.Time{}, err
+		}
+		now := time.Now()
+		if err := d.mayBegin(ln, msg, now); err != nil {
+			return time.Time{}, err
+		}
+		if late := now.Sub(slot); late <= d.cfg.Late {
+			d.metrics.lateness.Observe(late.Seconds())
+			ln.posts.add(jobID, now)
+			return now, nil
+		}
+		d.metrics.late.Inc()
+		next, err := ln.waba.line.Wait(ctx, ln.phone, 0) // it has waited its turn already
+		if err != nil {
+			return time.Time{}, err
+		}
+		slot = next
 	}
+}
+
+// mayBegin says what stands against a POST now.
+func (d *Dispatcher) mayBegin(ln *lane, msg store.Outbound, now time.Time) error {
 	if !ln.waba.lease.Fresh(now) {
 		return errLease
 	}
@@ -165,6 +182,21 @@ func (d *Dispatcher) mayBegin(ln *lane, msg store.Outbound, slot, now time.Time)
 		return errExpired
 	}
 	return nil
+}
+
+func waitUntil(ctx context.Context, at time.Time) error {
+	left := time.Until(at)
+	if left <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // ended decides what follows from how a try ended.
@@ -190,13 +222,16 @@ func (d *Dispatcher) ended(ctx context.Context, ln *lane, job queue.Job, msg sto
 		if ctx.Err() != nil { // cut off by our own stop before anything was written
 			return d.unsent(ctx, job, msg, try, "stopped", 0)
 		}
+		if wait, ok := d.disconnected(ctx, ln, out, began); ok {
+			return d.reopen(ctx, job, store.Reopen{ID: msg.ID, Try: try, Event: "try.transient", At: now, Reason: o.Reason}, wait, nil)
+		}
 		if msg.Retries+1 < d.cfg.Retries {
 			err := fmt.Errorf("try %d of message %s: nothing was accepted: %s", try, msg.ID, o.Reason)
-			return d.reopen(ctx, job, store.Reopen{ID: msg.ID, Try: try, Event: "try.transient", Retry: true, At: now, Code: o.ErrorCode, Reason: o.Reason}, 0, err)
+			return d.reopen(ctx, job, store.Reopen{ID: msg.ID, Try: try, Event: "try.transient", Retry: true, At: now, Code: o.ErrorCode, Reason: o.Reason}, out.Wait, err)
 		}
 		o.Status, o.Event = "failed", "try.refused"
 		if o.ErrorTitle == "" {
-			o.ErrorTitle, o.ErrorScope = "No connection to the Cloud API: "+o.Reason, "platform"
+			o.ErrorTitle, o.ErrorScope = "The Cloud API took it at no try: "+o.Reason, "platform"
 		}
 	case sender.Refused:
 		d.refused(ctx, ln, out, began)
@@ -238,16 +273,17 @@ func behindPause(left time.Duration) time.Duration {
 	return left
 }
 
-// later leaves the job for the next run: at once and to whoever owns the lane then, or a little later when the database
-// is away.
-func (d *Dispatcher) later(ctx context.Context, err error) queue.Verdict {
-	if ctx.Err() != nil {
+// later leaves the job for another run: for whoever owns the lane then when the lane was shut, else in a second.
+func (d *Dispatcher) later(ctx context.Context, job queue.Job, err error) queue.Verdict {
+	switch {
+	case ctx.Err() != nil:
 		return queue.Retry(ctx.Err()) // River makes a job cut off by its stop available again
-	}
-	if store.Unavailable(err) {
+	case errors.Is(err, limiter.ErrClosed):
+		return d.giveBack(ctx, job)
+	default:
+		d.log.WarnContext(ctx, "a message was not loaded, will be tried again", "message", job.MessageID, "err", err)
 		return queue.Snooze(time.Second)
 	}
-	return queue.Snooze(0)
 }
 
 // logTry writes the one line of a finished try: accepted ones at debug level, as they are the many.

@@ -214,8 +214,9 @@ func terminate(t *testing.T, pool *pgxpool.Pool, id string) {
 // share lists what rendezvous hashing gives to a worker.
 func share(id string, workers, wabas []string) []string {
 	var mine []string
+	owners := spread(wabas, workers)
 	for _, w := range wabas {
-		if preferred(w, workers) == id {
+		if owners[w] == id {
 			mine = append(mine, w)
 		}
 	}

@@ -26,9 +26,12 @@ type Config struct {
 	Renew time.Duration
 	// Margin before the end of a lease at which the owner stops sending by its own clock; preset 1 s.
 	Margin time.Duration
-	// DeadPoll is how often the locks of other workers are looked at; preset 250 ms.
+	// DeadPoll is how often the locks of other workers are looked at; preset 100 ms.
 	DeadPoll time.Duration
 }
+
+// DeadPoll is how often a process looks whether workers have died.
+const DeadPoll = 100 * time.Millisecond
 
 // Lease is one WABA's ownership by this worker.
 type Lease struct {
@@ -61,8 +64,8 @@ type Owner struct {
 	changed  chan struct{}
 	hurry    chan struct{} // asks for a heartbeat before its time
 
-	// Of the round trip skew was taken from; only renew touches these.
-	skewTrip time.Duration
+	// Of the round trip skew was taken from. Only renew writes these.
+	skewTrip atomic.Int64 // nanoseconds
 	skewAt   time.Time
 
 	mu     sync.Mutex
@@ -79,7 +82,7 @@ func New(cfg Config) *Owner {
 	preset(&cfg.TTL, 5*time.Second)
 	preset(&cfg.Renew, time.Second)
 	preset(&cfg.Margin, time.Second)
-	preset(&cfg.DeadPoll, 250*time.Millisecond)
+	preset(&cfg.DeadPoll, DeadPoll)
 	return &Owner{cfg: cfg, base: time.Now(), leases: map[string]*Lease{}, changed: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
 }
 
@@ -102,6 +105,12 @@ func (o *Owner) signal() {
 // DBTime gives the database's time at a local instant, within the round trip of a renewal.
 func (o *Owner) DBTime(local time.Time) time.Time {
 	return local.Add(time.Duration(o.skew.Load())).Round(0)
+}
+
+// SlotTime is DBTime less what it may be wrong by: a slot written down too early is taken for one that may have been
+// sent; too late, a sent one would be taken for unsent.
+func (o *Owner) SlotTime(local time.Time) time.Time {
+	return o.DBTime(local).Add(-time.Duration(o.skewTrip.Load()) / 2)
 }
 
 // Leases lists what this worker owns, yielding leases too.
@@ -184,7 +193,7 @@ func (o *Owner) live(ctx context.Context) error {
 			o.loseAll()
 		}
 	})
-	wg.Go(func() { o.watchOthers(ctx) })
+	wg.Go(func() { Watch(ctx, o.cfg.Pool, o.cfg.WorkerID, o.cfg.DeadPoll, o.cfg.Logger) })
 	err = o.renewLoop(ctx, s)
 	cancel(err)
 	// Before the lock is let go: the others then count this worker as dead, and its later slots as not used.
@@ -293,9 +302,10 @@ func (o *Owner) renew(ctx context.Context, s *session) error {
 // round trip that waited (for a row lock, a busy server) would put slots so far off that a take-over misjudges them.
 func (o *Owner) compareClocks(start, end, database time.Time) {
 	trip := end.Sub(start)
-	if o.skewAt.IsZero() || trip <= max(2*o.skewTrip, 5*time.Millisecond) || start.Sub(o.skewAt) > time.Minute {
+	if o.skewAt.IsZero() || trip <= max(2*time.Duration(o.skewTrip.Load()), 5*time.Millisecond) || start.Sub(o.skewAt) > time.Minute {
 		o.skew.Store(int64(database.Sub(start.Add(trip / 2))))
-		o.skewTrip, o.skewAt = trip, start
+		o.skewTrip.Store(int64(trip))
+		o.skewAt = start
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -20,23 +21,35 @@ func TestPreferredMovesOnlyTheShareOfWhoComesOrGoes(t *testing.T) {
 	for i := range 4 {
 		workers = append(workers, fmt.Sprintf("host-%d-abcd", i))
 	}
-	if got := preferred("1", nil); got != "" {
-		t.Errorf("of no workers %q is preferred", got)
+	if got := spread(wabas, nil); len(got) != 0 {
+		t.Errorf("no workers own %d WABAs", len(got))
 	}
-	count := map[string]int{}
+	before, after := spread(wabas, workers[:3]), spread(wabas, workers)
+	reversed, shuffled := slices.Clone(workers), slices.Clone(wabas)
+	slices.Reverse(reversed)
+	slices.Reverse(shuffled)
+	if !maps.Equal(after, spread(shuffled, reversed)) {
+		t.Error("the order of workers or WABAs counts")
+	}
+	count, moved := map[string]int{}, 0
 	for _, w := range wabas {
-		before, after := preferred(w, workers[:3]), preferred(w, workers)
-		if after != before && after != workers[3] {
-			t.Fatalf("WABA %s went from %s to %s when %s came", w, before, after, workers[3])
+		count[after[w]]++
+		if after[w] != before[w] {
+			moved++
 		}
-		if reversed := slices.Clone(workers); after != func() string { slices.Reverse(reversed); return preferred(w, reversed) }() {
-			t.Fatalf("WABA %s: the order of the workers counts", w)
-		}
-		count[after]++
 	}
 	for w, n := range count {
-		if n < 600 || n > 900 {
-			t.Errorf("worker %s has %d of %d WABAs, want about a quarter", w, n, len(wabas))
+		if n > 750 {
+			t.Errorf("worker %s has %d of %d WABAs, more than its even share", w, n, len(wabas))
+		}
+	}
+	if moved > 1200 { // 750 have to
+		t.Errorf("%d of %d WABAs moved when a fourth worker came", moved, len(wabas))
+	}
+	for i, w := range spread([]string{"1", "2", "3", "4"}, []string{"a", "b"}) {
+		count[w]++
+		if count[w] > 2 {
+			t.Errorf("WABA %s: worker %s has more than two of four", i, w)
 		}
 	}
 }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // session is one registration of the worker: the connection whose advisory lock tells the others that the process
@@ -65,10 +68,10 @@ func (o *Owner) open(ctx context.Context) (*session, error) {
 	return s, nil
 }
 
-// watchOthers looks for workers whose lock is free, and writes down when it first saw that: the upper bound of when
-// they died.
-func (o *Owner) watchOthers(ctx context.Context) {
-	tick := time.NewTicker(o.cfg.DeadPoll)
+// Watch looks, until ctx ends, for workers whose lock is free and writes down when it first saw that: the upper bound of
+// when they died. Every process may watch, so that the death of a lone worker has a witness too. self is left out.
+func Watch(ctx context.Context, pool *pgxpool.Pool, self string, every time.Duration, logger *slog.Logger) {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		select {
@@ -76,8 +79,8 @@ func (o *Owner) watchOthers(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		bounded, cancel := context.WithTimeout(ctx, o.cfg.TTL)
-		_, err := o.cfg.Pool.Exec(bounded, `
+		bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+		_, err := pool.Exec(bounded, `
 			UPDATE workers w SET dead_at = clock_timestamp()
 			FROM (
 				SELECT x.worker_id, x.lock_key FROM workers x
@@ -87,10 +90,10 @@ func (o *Owner) watchOthers(ctx context.Context) {
 					  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 					  AND l.classid = ((x.lock_key >> 32) & 4294967295)::oid AND l.objid = (x.lock_key & 4294967295)::oid)
 			) dead
-			WHERE w.worker_id = dead.worker_id AND w.lock_key = dead.lock_key AND w.dead_at IS NULL`, o.cfg.WorkerID)
+			WHERE w.worker_id = dead.worker_id AND w.lock_key = dead.lock_key AND w.dead_at IS NULL`, self)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			o.cfg.Logger.WarnContext(ctx, "looking for dead workers", "err", err)
+			logger.WarnContext(ctx, "looking for dead workers failed, will be tried again", "err", err)
 		}
 	}
 }
@@ -112,11 +115,12 @@ func (o *Owner) balance(ctx context.Context, s *session) error {
 	var want []string
 	yielded := false
 	listed := make(map[string]bool, len(wabas))
+	owners := spread(wabas, workers)
 	o.mu.Lock()
 	for _, waba := range wabas {
 		listed[waba] = true
 		l := o.leases[waba]
-		mine := preferred(waba, workers) == o.cfg.WorkerID
+		mine := owners[waba] == o.cfg.WorkerID
 		switch {
 		case mine && l == nil && !o.draining.Load():
 			want = append(want, waba)
@@ -183,26 +187,43 @@ func (o *Owner) take(ctx context.Context, s *session, want []string) error {
 	return nil
 }
 
-// preferred is rendezvous hashing: the worker with the highest hash of (worker, WABA) owns it, so that a worker that
-// comes or goes moves only its own share.
-func preferred(waba string, workers []string) string {
-	var best string
-	var top uint64
-	for _, w := range workers {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(w))
-		_, _ = h.Write([]byte{0})
-		_, _ = h.Write([]byte(waba))
-		// FNV's last bytes barely move its high bits; a finisher spreads them.
-		x := h.Sum64()
-		x ^= x >> 33
-		x *= 0xff51afd7ed558ccd
-		x ^= x >> 33
-		if best == "" || x > top || (x == top && w < best) {
-			best, top = w, x
-		}
+// spread says which worker should own which WABA: rendezvous hashing with a bound. Of the workers that have less than
+// their even share yet, the one with the highest hash of (worker, WABA) owns it. Every worker works out the same, few
+// WABAs move when a worker comes or goes, and no worker stands idle beside one that owns two.
+func spread(wabas, workers []string) map[string]string {
+	owners := make(map[string]string, len(wabas))
+	if len(workers) == 0 {
+		return owners
 	}
-	return best
+	room := (len(wabas) + len(workers) - 1) / len(workers)
+	owned := make(map[string]int, len(workers))
+	for _, waba := range slices.Sorted(slices.Values(wabas)) {
+		var best string
+		var top uint64
+		for _, w := range workers {
+			if owned[w] >= room {
+				continue
+			}
+			if x := weight(w, waba); best == "" || x > top || (x == top && w < best) {
+				best, top = w, x
+			}
+		}
+		owners[waba] = best
+		owned[best]++
+	}
+	return owners
+}
+
+func weight(worker, waba string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(worker))
+	_, _ = h.Write([]byte{0})
+	_, _ = h.Write([]byte(waba))
+	// FNV's last bytes barely move its high bits; a finisher spreads them.
+	x := h.Sum64()
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	return x ^ x>>33
 }
 
 func collect[T any](ctx context.Context, conn *pgx.Conn, sql string, args ...any) ([]T, error) {

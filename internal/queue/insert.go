@@ -94,12 +94,12 @@ func (i *Inserter) Insert(ctx context.Context, tx pgx.Tx, sends []Send) error {
 	return nil
 }
 
-// Backlog counts the jobs that wait in a phone number's lane, by priority 1 to 4: those that may run now, and those
-// for later.
+// Backlog counts the jobs that wait in a phone number's lane, by priority 1 to 4: those that may run now, those
+// for later, and those a worker has claimed.
 func (i *Inserter) Backlog(ctx context.Context, q Querier, phoneNumberID string) (map[int]int64, error) {
 	rows, err := q.Query(ctx, `
 		SELECT priority, count(*) FROM river_job
-		WHERE state IN ('available', 'scheduled', 'retryable') AND queue = $1::text GROUP BY priority`, Lane(phoneNumberID))
+		WHERE state IN ('available', 'scheduled', 'retryable', 'running') AND queue = $1::text GROUP BY priority`, Lane(phoneNumberID))
 	if err != nil {
 		return nil, fmt.Errorf("counting the backlog of phone number %s: %w", phoneNumberID, err)
 	}

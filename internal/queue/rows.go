@@ -30,7 +30,7 @@ func (c *Client) Complete(ctx context.Context, tx pgx.Tx, refs []Ref) (int, erro
 	tag, err := tx.Exec(ctx, `
 		UPDATE river_job j SET state = 'completed', finalized_at = clock_timestamp()
 		FROM unnest($1::bigint[], $2::integer[]) AS u(id, attempt)
-		WHERE j.id = u.id AND j.state = 'running' AND j.attempt = u.attempt`, ids, attempts)
+		WHERE j.id = u.id AND j.id = ANY($1::bigint[]) AND j.state = 'running' AND j.attempt = u.attempt`, ids, attempts)
 	if err != nil {
 		return 0, fmt.Errorf("completing %d jobs: %w", len(refs), err)
 	}
@@ -38,18 +38,19 @@ func (c *Client) Complete(ctx context.Context, tx pgx.Tx, refs []Ref) (int, erro
 }
 
 // GiveBack hands running jobs back as new ones: each row is cancelled and a new available job made from it, in one
-// statement, so that a late word of whoever claimed the old one reaches nothing. It returns the refs that were given back.
+// statement, so that a late word of whoever claimed the old one reaches nothing. The new job keeps its place in the lane.
+// It returns the ids that were given back.
 func (c *Client) GiveBack(ctx context.Context, q Querier, refs []Ref) (map[int64]bool, error) {
 	ids, attempts := split(refs)
 	rows, err := q.Query(ctx, `
 		WITH gone AS (
 			UPDATE river_job j SET state = 'cancelled', finalized_at = clock_timestamp()
 			FROM unnest($1::bigint[], $2::integer[]) AS u(id, attempt)
-			WHERE j.id = u.id AND j.state = 'running' AND j.attempt = u.attempt
-			RETURNING j.id, j.args, j.kind, j.max_attempts, j.priority, j.queue, j.tags, j.created_at
+			WHERE j.id = u.id AND j.id = ANY($1::bigint[]) AND j.state = 'running' AND j.attempt = u.attempt
+			RETURNING j.id, j.args, j.kind, j.max_attempts, j.priority, j.queue, j.tags, j.created_at, j.scheduled_at
 		), made AS (
 			INSERT INTO river_job (args, kind, max_attempts, priority, queue, tags, created_at, state, scheduled_at)
-			SELECT args, kind, max_attempts, priority, queue, tags, created_at, 'available', clock_timestamp() FROM gone
+			SELECT args, kind, max_attempts, priority, queue, tags, created_at, 'available', scheduled_at FROM gone
 		)
 		SELECT id FROM gone`, ids, attempts)
 	if err != nil {
@@ -71,8 +72,9 @@ type Running struct {
 	ClaimedAt time.Time
 }
 
-// RunningJobs lists up to limit running jobs of the given phone numbers' lanes.
-func (c *Client) RunningJobs(ctx context.Context, q Querier, phoneNumberIDs []string, limit int) ([]Running, error) {
+// RunningJobs lists up to limit running jobs of the given phone numbers' lanes, of this client only those claimed longer
+// than own ago.
+func (c *Client) RunningJobs(ctx context.Context, q Querier, phoneNumberIDs []string, own time.Duration, limit int) ([]Running, error) {
 	lanes := make([]string, len(phoneNumberIDs))
 	for i, id := range phoneNumberIDs {
 		lanes[i] = Lane(id)
@@ -81,8 +83,11 @@ func (c *Client) RunningJobs(ctx context.Context, q Querier, phoneNumberIDs []st
 		SELECT j.id, j.attempt, j.args, coalesce(j.attempted_by[array_upper(j.attempted_by, 1)], ''), coalesce(j.attempted_at, j.created_at)
 		FROM unnest($1::text[]) AS l(lane)
 		CROSS JOIN LATERAL (
-			SELECT * FROM river_job r WHERE r.state = 'running' AND r.queue = l.lane ORDER BY r.priority, r.scheduled_at, r.id LIMIT $2::integer
-		) j`, lanes, limit)
+			SELECT * FROM river_job r WHERE r.state = 'running' AND r.queue = l.lane
+			  AND (r.attempted_by[array_upper(r.attempted_by, 1)] IS DISTINCT FROM $3::text
+			       OR r.attempted_at < clock_timestamp() - make_interval(secs => $4::double precision))
+			ORDER BY r.priority, r.scheduled_at, r.id LIMIT $2::integer
+		) j`, lanes, limit, c.id, own.Seconds())
 	if err != nil {
 		return nil, fmt.Errorf("listing running jobs: %w", err)
 	}

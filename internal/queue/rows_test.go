@@ -215,7 +215,7 @@ func TestRunningJobs(t *testing.T) {
 		}
 	}
 	before := time.Now().Add(-time.Minute)
-	got, err := c.RunningJobs(t.Context(), pool, []string{"1", "2", "unknown"}, 100)
+	got, err := c.RunningJobs(t.Context(), pool, []string{"1", "2", "unknown"}, 0, 100)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,12 +232,12 @@ func TestRunningJobs(t *testing.T) {
 		}
 	}
 	// The limit is a lane's.
-	if got, err = c.RunningJobs(t.Context(), pool, []string{"1", "2"}, 2); err != nil || len(got) != 4 {
+	if got, err = c.RunningJobs(t.Context(), pool, []string{"1", "2"}, 0, 2); err != nil || len(got) != 4 {
 		t.Errorf("%d running jobs, %v; want 2 of each of 2 lanes", len(got), err)
 	}
 	// A row made by hand, claimed by nobody, is listed too.
 	exec(t, pool, `UPDATE river_job SET state = 'running', attempted_by = NULL, attempted_at = NULL WHERE id = $1::bigint`, all[11].ID)
-	if got, err = c.RunningJobs(t.Context(), pool, []string{"3"}, 100); err != nil || len(got) != 4 {
+	if got, err = c.RunningJobs(t.Context(), pool, []string{"3"}, 0, 100); err != nil || len(got) != 4 {
 		t.Errorf("%d running jobs, %v; want 4", len(got), err)
 	}
 }
@@ -316,7 +316,7 @@ func TestLanesWithWork(t *testing.T) {
 		t.Errorf("of no lanes: %v, %v", got, err)
 	}
 	e = &explain{pool: pool, t: t}
-	if _, err := c.RunningJobs(t.Context(), e, []string{"later", "mixed", "unknown"}, 10); err != nil {
+	if _, err := c.RunningJobs(t.Context(), e, []string{"later", "mixed", "unknown"}, 0, 10); err != nil {
 		t.Fatal(err)
 	}
 	if e.seq || e.read > 0 {

@@ -56,10 +56,11 @@ type Try struct {
 	Body          []byte // the JSON for Meta; not changed, and not read after Send
 
 	// Begin, where not nil, is called once, when a connection stands and right
-	// before the first byte of the request would be written to it. An error
+	// before the first byte of the request would be written to it, with the context
+	// of the try. It may wait there: the connection is then at hand. An error
 	// from it means that nothing is written: the outcome is NotBegun. It runs
-	// on another goroutine than Send, must be quick, and must not panic.
-	Begin func() error
+	// on another goroutine than Send, must end with its context, and must not panic.
+	Begin func(ctx context.Context) error
 }
 
 // Sender makes tries. It is safe for use by several goroutines.
@@ -149,7 +150,10 @@ func (s *Sender) Send(ctx context.Context, t Try) Outcome {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	g := &gate{begin: t.Begin}
+	g := &gate{}
+	if t.Begin != nil {
+		g.begin = func() error { return t.Begin(ctx) }
+	}
 	gotConn := func(info httptrace.GotConnInfo) {
 		if !guard(info.Conn, g) {
 			g.lose()

@@ -41,7 +41,10 @@ func testSender(t *testing.T, baseURL string, change func(*Config)) *Sender {
 }
 
 func testTry(begin func() error) Try {
-	return Try{PhoneNumberID: "2001", WABAID: "7001", Token: "EAAtoken", Body: []byte(`{"to":"+12025550101"}`), Begin: begin}
+	if begin == nil {
+		begin = func() error { return nil }
+	}
+	return Try{PhoneNumberID: "2001", WABAID: "7001", Token: "EAAtoken", Body: []byte(`{"to":"+12025550101"}`), Begin: func(context.Context) error { return begin() }}
 }
 
 // server answers every request by handle.

@@ -37,7 +37,7 @@ type Outcome struct {
 // RecordOutcomes ends tries for good: the outcome, the wamid and an event row each. An outcome counts for the try it
 // names only: one that comes after a newer try was begun leaves the message as it is, but for its wamid and events, and
 // an accepted one then is a message sent twice, kept as duplicate_detected. Where a webhook was faster, its higher status
-// stays.
+// stays. Unknown is said of a message that is being sent only: whoever knows more, or knew it earlier, is right.
 func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcome) error {
 	n := len(outcomes)
 	ids, tries, statuses, at := make([]uuid.UUID, n), make([]int32, n), make([]string, n), make([]time.Time, n)
@@ -65,8 +65,7 @@ func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcom
 			failed_at = CASE WHEN u.status = 'failed' THEN coalesce(m.failed_at, u.at) ELSE m.failed_at END,
 			unknown_at = CASE WHEN u.status = 'unknown' THEN u.at ELSE m.unknown_at END,
 			unknown_reason = CASE WHEN u.status = 'unknown' THEN u.reason ELSE m.unknown_reason END,
-			settle_by = CASE WHEN u.status = 'unknown' AND wagate_status_rank('unknown', false) > wagate_status_rank(m.status, m.failed_by_meta)
-			                 THEN u.settle_by END,
+			settle_by = CASE WHEN u.status = 'unknown' THEN u.settle_by END,
 			(error_code, error_subcode, error_title, error_details, error_scope) = (
 				SELECT nullif(u.code, 0), nullif(u.subcode, 0), nullif(u.title, ''), nullif(u.details, ''), nullif(u.scope, '')
 				WHERE wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta)
@@ -77,6 +76,7 @@ func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcom
 		            $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[])
 		     AS u(id, try, status, at, wamid, wa_id, message_status, code, subcode, title, details, scope, reason, settle_by)
 		WHERE m.id = u.id AND m.id = ANY($1::uuid[]) AND m.id BETWEEN $15::uuid AND $16::uuid AND m.try = u.try
+		  AND (u.status <> 'unknown' OR m.status = 'sending')
 		RETURNING m.id, coalesce(m.wamid, '')`,
 		ids, tries, statuses, at, wamids, waids, msgStatuses, codes, subcodes, titles, details, scopes, reasons, settle, lo, hi)
 	if err != nil {

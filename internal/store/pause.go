@@ -37,9 +37,9 @@ func (s *Store) Throttled(ctx context.Context, p Pause) error {
 	return nil
 }
 
-// Lift ends the pauses of one source in a scope, after a success or by an operator's change.
-func (s *Store) Lift(ctx context.Context, scope, value, source string) error {
-	_, err := s.pool.Exec(ctx, `DELETE FROM pauses WHERE scope = $1::text AND value = $2::text AND source = $3::text`, scope, value, source)
+// Lift ends the pause of one source in a scope that was over at the given database time; a newer one stays.
+func (s *Store) Lift(ctx context.Context, scope, value, source string, over time.Time) error {
+	_, err := s.pool.Exec(ctx, `DELETE FROM pauses WHERE scope = $1::text AND value = $2::text AND source = $3::text AND until <= $4::timestamptz`, scope, value, source, over)
 	if err != nil {
 		return fmt.Errorf("lifting the pause of %s %s: %w", scope, value, err)
 	}

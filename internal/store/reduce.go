@@ -45,8 +45,8 @@ func (c *statusChange) reduce() {
 		if st.Pricing != nil {
 			price = earlier(price, st)
 		}
-		c.proven = c.proven || (st.MessageID != uuid.Nil && st.Try == c.row.try)
 		word, moves := message.FromMeta(st.Status)
+		c.proven = c.proven || (moves && st.MessageID != uuid.Nil && st.Try == c.row.try)
 		switch {
 		case !moves || (word == message.Failed && !c.counts(st)):
 			continue

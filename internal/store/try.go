@@ -74,7 +74,7 @@ func (s *Store) MarkTries(ctx context.Context, workerID string, marks []Mark) (m
 	lo, hi := bounds(ids)
 	rows, err := s.pool.Query(ctx, `
 		UPDATE messages m
-		SET try = m.try + 1, slot_at = u.slot, marked_by = $1::text, epoch = u.epoch, status = 'sending'
+		SET try = m.try + 1, waba_id = u.waba_id, slot_at = u.slot, marked_by = $1::text, epoch = u.epoch, status = 'sending'
 		FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::bigint[], $6::timestamptz[]) AS u(id, try, waba_id, epoch, slot)
 		JOIN leases l ON l.waba_id = u.waba_id AND l.worker_id = $1::text AND l.epoch = u.epoch AND l.expires_at > clock_timestamp()
 		WHERE m.id = u.id AND m.id = ANY($2::uuid[]) AND m.id BETWEEN $7::uuid AND $8::uuid
