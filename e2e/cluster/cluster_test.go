@@ -190,7 +190,8 @@ func texts(n int) []map[string]any {
 type worker struct {
 	c    *cluster
 	cmd  *exec.Cmd
-	done chan error
+	done chan struct{}
+	err  error // how it ended, once done is closed
 	log  lockedBuffer
 	once sync.Once
 }
@@ -202,7 +203,7 @@ func (c *cluster) startWorker(settings ...string) *worker {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	w := &worker{c: c, cmd: exec.Command(exe), done: make(chan error, 1)} //nolint:noctx // ended by kill below
+	w := &worker{c: c, cmd: exec.Command(exe), done: make(chan struct{})}
 	w.cmd.Env = append(os.Environ(), append([]string{
 		asWorker + "=1", "DATABASE_URL=" + c.dsn, "WAGATE_SECRET_KEY=" + encode(c.secret), "WAGATE_GRAPH_URL=" + c.simURL, "WAGATE_WORKER_LISTEN=127.0.0.1:0",
 	}, settings...)...)
@@ -213,7 +214,10 @@ func (c *cluster) startWorker(settings ...string) *worker {
 	if err := w.cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	go func() { w.done <- w.cmd.Wait() }()
+	go func() {
+		defer close(w.done)
+		w.err = w.cmd.Wait()
+	}()
 	c.t.Cleanup(func() {
 		w.kill()
 		if c.t.Failed() {
@@ -242,7 +246,8 @@ func (w *worker) kill() {
 func (w *worker) stop() (err error) {
 	w.once.Do(func() {
 		w.signal(syscall.SIGTERM)
-		err = <-w.done
+		<-w.done
+		err = w.err
 	})
 	return err
 }

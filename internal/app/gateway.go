@@ -171,7 +171,7 @@ func RunGateway(ctx context.Context, lookup func(string) (string, bool), logTo i
 		stops = append(stops, pg.Stop)
 		logger.InfoContext(ctx, "embedded Postgres is running", "data", pg.DataDir())
 		cfg.DatabaseURL = config.NewSecret(pg.DSN())
-		if err := migrate(ctx, cfg, logger); err != nil {
+		if err := Migrate(ctx, cfg, logger); err != nil {
 			return err
 		}
 	}
@@ -231,7 +231,8 @@ func RunMigrate(ctx context.Context, lookup func(string) (string, bool), out, lo
 	return nil
 }
 
-func migrate(ctx context.Context, cfg config.Config, logger *slog.Logger) error {
+// Migrate brings the schema of the configured database up to date.
+func Migrate(ctx context.Context, cfg config.Config, logger *slog.Logger) error {
 	pool, err := OpenPool(ctx, cfg.DatabaseURL.Value(), 4)
 	if err != nil {
 		return err

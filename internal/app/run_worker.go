@@ -155,7 +155,7 @@ func Healthcheck(ctx context.Context, address string) error {
 	if err != nil {
 		return fmt.Errorf("health check: %w", err)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := (&http.Client{Timeout: 3 * time.Second}).Do(req)
 	if err != nil {
 		return fmt.Errorf("health check: %w", err)
 	}

@@ -21,7 +21,6 @@ import (
 	"wagate/internal/embeddedpg"
 	"wagate/internal/seal"
 	"wagate/internal/simulator"
-	"wagate/migrations"
 )
 
 // stack is Postgres, simulator, gateway and worker in one process, over the loopback interface.
@@ -61,7 +60,7 @@ func start(ctx context.Context, cfg config.Config, simCfg simulator.Config, logg
 		return s, err
 	}
 	s.onStop(func(context.Context) error { s.pool.Close(); return nil })
-	if _, err = migrations.Up(ctx, s.pool, logger); err != nil {
+	if err = app.Migrate(ctx, cfg, logger); err != nil {
 		return s, err
 	}
 
@@ -73,8 +72,11 @@ func start(ctx context.Context, cfg config.Config, simCfg simulator.Config, logg
 	s.simURL = "http://" + simListener.Addr().String()
 	s.simServer = &http.Server{Handler: s.sim.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	s.sim.Start(context.WithoutCancel(ctx))
-	served := make(chan error, 1)
-	go func() { served <- s.simServer.Serve(simListener) }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.simServer.Serve(simListener)
+	}()
 	s.onStop(func(ctx context.Context) error {
 		s.sim.Close()
 		err := s.simServer.Shutdown(ctx)

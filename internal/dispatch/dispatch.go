@@ -216,7 +216,7 @@ func (d *Dispatcher) attempt(ctx context.Context, what string, step func(context
 	defer cancel()
 	err := step(ctx)
 	if err != nil && !errors.Is(err, context.Canceled) {
-		d.log.WarnContext(ctx, what+" failed, will be tried again", "err", err)
+		d.log.WarnContext(ctx, "a step of the keeper failed, will be tried again", "step", what, "err", err)
 	}
 	return err == nil
 }

@@ -210,7 +210,7 @@ func (s *Store) updateFromStatuses(ctx context.Context, tx pgx.Tx, order []*stat
 		sent[i], delivered[i], read[i] = c.at[message.Sent], c.at[message.Delivered], c.at[message.Read]
 		played[i], failedAt[i] = c.at[message.Played], c.at[message.Failed]
 		if e := c.failure; e != nil {
-			code := int32(e.Code)
+			code := int32(e.Code) //nolint:gosec // Meta's codes fit, and parsing bounds them
 			codes[i], titles[i], details[i] = &code, orNull(e.Title), orNull(e.Details)
 		}
 		billable[i], model[i], kind[i], category[i] = c.pricing.Billable, orNull(c.pricing.Model), orNull(c.pricing.Type), orNull(c.pricing.Category)
@@ -243,7 +243,7 @@ func (s *Store) recordStatusWAMIDs(ctx context.Context, tx pgx.Tx, order []*stat
 			}
 			seen[st.WAMID] = true
 			wamids, firsts, ids = append(wamids, st.WAMID), append(firsts, first), append(ids, c.id)
-			eventIDs, tries, at = append(eventIDs, relatedID(st.EventID)), append(tries, int32(st.Try)), append(at, st.At)
+			eventIDs, tries, at = append(eventIDs, relatedID(st.EventID)), append(tries, int32(st.Try)), append(at, st.At) //nolint:gosec // a try number is small
 		}
 	}
 	if len(wamids) == 0 {
@@ -281,7 +281,7 @@ func (s *Store) insertStatusEvents(ctx context.Context, tx pgx.Tx, order []*stat
 				return fmt.Errorf("encoding an event of message %s: %w", c.id, err)
 			}
 			ids, messageIDs, kinds = append(ids, st.EventID), append(messageIDs, c.id), append(kinds, "status."+st.Status)
-			tries, wamids, at, details = append(tries, int32(st.Try)), append(wamids, st.WAMID), append(at, st.At), append(details, detail)
+			tries, wamids, at, details = append(tries, int32(st.Try)), append(wamids, st.WAMID), append(at, st.At), append(details, detail) //nolint:gosec // a try number is small
 		}
 	}
 	_, err := tx.Exec(ctx, `

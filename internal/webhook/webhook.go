@@ -118,7 +118,7 @@ func (r *Receiver) appSecrets(ctx context.Context, maxAge time.Duration) ([]AppS
 // time the notification is applied, and in the order of the statuses.
 func eventID(raw uuid.UUID, n int) uuid.UUID {
 	id, digest := raw, sha256.Sum256(fmt.Appendf(nil, "%s/%d", raw, n))
-	id[6], id[7] = 0x70|byte(n>>8)&0x0f, byte(n)
+	id[6], id[7] = 0x70|byte(n>>8)&0x0f, byte(n) //nolint:gosec // its low bytes are what is wanted
 	copy(id[8:], digest[:8])
 	id[8] = id[8]&0x3f | 0x80
 	return id
