@@ -7,12 +7,17 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 )
 
 // client calls the gateway's API with its key.
 type client struct {
 	url, key string
 	http     *http.Client
+}
+
+func newClient(url, key string) *client {
+	return &client{url: url, key: key, http: &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}}
 }
 
 // call sends body as JSON and reads the answer into into, unless that is nil.

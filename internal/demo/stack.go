@@ -99,7 +99,8 @@ func start(ctx context.Context, cfg config.Config, simCfg simulator.Config, logg
 		return s, err
 	}
 	s.onStop(s.gateway.Stop)
-	s.api = &client{url: s.gateway.URL(), key: cfg.AdminKey.Value(), http: &http.Client{Timeout: 30 * time.Second}}
+	s.api = newClient(s.gateway.URL(), cfg.AdminKey.Value())
+	s.onStop(func(context.Context) error { s.api.http.CloseIdleConnections(); return nil })
 	s.sim.SetWebhook(s.gateway.URL()+"/webhooks/whatsapp", s.appSecret)
 	if s.worker, err = app.StartWorker(ctx, cfg, s.pool, logger, registry); err != nil {
 		return s, err
