@@ -73,7 +73,13 @@ const appSecret = "an app secret of this test"
 
 func newCluster(t testing.TB, simCfg simulator.Config) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dsn: pgtest.DSN(t), key: "wg_test_0123456789abcdef", http: &http.Client{Timeout: 30 * time.Second}}
+	return newClusterOn(t, pgtest.DSN(t), simCfg)
+}
+
+// newClusterOn is newCluster on a migrated database of the caller's.
+func newClusterOn(t testing.TB, dsn string, simCfg simulator.Config) *cluster {
+	t.Helper()
+	c := &cluster{t: t, dsn: dsn, key: "wg_test_0123456789abcdef", http: &http.Client{Timeout: 30 * time.Second}}
 	var err error
 	if c.pool, err = app.OpenPool(t.Context(), c.dsn, 16); err != nil {
 		t.Fatal(err)
