@@ -158,7 +158,7 @@ CREATE TABLE message_events (
 ) PARTITION BY RANGE (id);
 CREATE INDEX message_events_message ON message_events (message_id);
 COMMENT ON TABLE message_events IS 'What happened to a message, kept in any order and any number of times: ends of tries, statuses from Meta, decisions.';
-COMMENT ON COLUMN message_events.kind IS 'try.accepted, try.throttled, try.transient, try.refused, try.unknown, try.unsent, status.<status of Meta>, settled, expired, cancelled.';
+COMMENT ON COLUMN message_events.kind IS 'try.accepted, try.throttled, try.transient, try.refused, try.unknown, try.unsent, status.<status of Meta>, settled, resent, failed, expired, cancelled, duplicate_detected.';
 
 CREATE TABLE webhook_raw (
     id           uuid NOT NULL PRIMARY KEY,
@@ -232,7 +232,10 @@ COMMENT ON COLUMN pauses.until IS 'End of the pause; null means until an operato
 -- Makes the daily partitions from yesterday to days_ahead days from now. Rows of a day without a partition go to the
 -- default one, so that nothing accepted is ever refused for want of a partition.
 CREATE FUNCTION wagate_ensure_partitions(days_ahead integer, today date DEFAULT (now() AT TIME ZONE 'UTC')::date) RETURNS integer
-    LANGUAGE plpgsql AS
+    LANGUAGE plpgsql
+    -- A new partition locks its table for a moment. Behind a reader that takes long (a report, a dump) that lock would
+    -- make everybody wait; it gives up instead, and the caller tries again: there are days of room.
+    SET lock_timeout = '300ms' AS
 $$
 DECLARE
     parent text;

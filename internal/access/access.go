@@ -96,6 +96,7 @@ type Access struct {
 	now   func() time.Time
 
 	asking singleflight.Group
+	room   chan struct{} // bounds the questions under way
 	mu     sync.Mutex
 	known  map[[sha256.Size]byte]cached
 	limits map[uuid.UUID]*rate.Limiter
@@ -108,7 +109,7 @@ type cached struct {
 
 // New makes an Access over the keys in the store. now is time.Now or a test's clock.
 func New(s *store.Store, now func() time.Time) *Access {
-	return &Access{store: s, now: now, known: map[[sha256.Size]byte]cached{}, limits: map[uuid.UUID]*rate.Limiter{}}
+	return &Access{store: s, now: now, known: map[[sha256.Size]byte]cached{}, room: make(chan struct{}, 4), limits: map[uuid.UUID]*rate.Limiter{}}
 }
 
 // Authenticate tells whose key this is: ErrUnknownKey, a *LimitedError when it has asked too often in this process, or
@@ -143,6 +144,12 @@ func (a *Access) ask(ctx context.Context, hash [sha256.Size]byte) (Key, error) {
 	done := a.asking.DoChan(string(hash[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookup)
 		defer cancel()
+		select { // so that a flood of wrong keys does not take every connection
+		case a.room <- struct{}{}:
+			defer func() { <-a.room }()
+		case <-ctx.Done():
+			return Key{}, ctx.Err()
+		}
 		row, err := a.store.KeyByHash(ctx, hash[:])
 		if errors.Is(err, store.ErrNotFound) {
 			return Key{}, ErrUnknownKey

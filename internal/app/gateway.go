@@ -163,7 +163,10 @@ func RunGateway(ctx context.Context, lookup func(string) (string, bool), logTo i
 			err = errors.Join(err, stops[i](stop))
 		}
 	}()
-	if opt.Embedded && !cfg.DatabaseURL.IsSet() {
+	if opt.Embedded {
+		if cfg.DatabaseURL.IsSet() {
+			return errors.New("serve --embedded brings its own Postgres: unset DATABASE_URL, or leave --embedded out")
+		}
 		pg, err := embeddedpg.Start(ctx, embeddedpg.Config{DataDir: dataDir(cfg), Logger: logger})
 		if err != nil {
 			return fmt.Errorf("serve --embedded: %w", err)
@@ -227,7 +230,11 @@ func RunMigrate(ctx context.Context, lookup func(string) (string, bool), out, lo
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(out, result)
+	if len(result.River) == 0 && len(result.Ours) == 0 {
+		fmt.Fprintln(out, "The schema is up to date.")
+		return nil
+	}
+	fmt.Fprintf(out, "Applied %d migrations of River and %d of wagate %v. The schema is up to date.\n", len(result.River), len(result.Ours), result.Ours)
 	return nil
 }
 

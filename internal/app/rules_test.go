@@ -204,3 +204,26 @@ func TestWithoutAConnectionMessagesWait(t *testing.T) {
 		t.Errorf("sent twice: %d", twice)
 	}
 }
+
+// A token that is put again mends a refused token; a rate limit's pause stays.
+func TestPuttingATokenLeavesARateLimitsPause(t *testing.T) {
+	r := newRig(t, simulator.Config{})
+	rate := 20.0
+	for _, c := range []struct {
+		code int
+		left int
+	}{{80007, 1}, {190, 0}, {200, 0}} {
+		r.phone(t, "100", "101", &rate)
+		p := store.Pause{Scope: "waba", Value: "100", Reason: "r", Source: "throttle", Code: c.code, Level: 1, Until: time.Now().Add(time.Hour)}
+		if err := r.st.Throttled(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		r.phone(t, "100", "101", &rate)
+		if n := r.count(t, `SELECT count(*) FROM pauses`); n != c.left {
+			t.Errorf("code %d: %d pauses left, want %d", c.code, n, c.left)
+		}
+		if err := r.st.Lift(t.Context(), "waba", "100", "throttle", time.Now().Add(2*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

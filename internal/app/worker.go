@@ -100,28 +100,33 @@ func (w *Worker) Stop(ctx context.Context) error {
 	return w.err
 }
 
-// maintain makes partitions ahead and forgets old idempotency keys, at the start and every hour.
+// maintain makes partitions ahead and forgets old idempotency keys, at the start and every hour; what fails is tried again
+// after a minute.
 func maintain(ctx context.Context, st *store.Store, cfg config.Config, logger *slog.Logger) {
-	tick := time.NewTicker(time.Hour)
-	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		next := time.Hour
 		if _, err := st.EnsurePartitions(ctx, 7); err != nil && ctx.Err() == nil {
-			logger.WarnContext(ctx, "partitions were not made ahead, will be tried again", "err", err)
+			logger.WarnContext(ctx, "partitions were not made ahead, will be tried again in a minute", "err", err)
+			next = time.Minute
 		}
 		for ctx.Err() == nil {
-			n, err := st.ForgetIdempotencyKeys(ctx, int(cfg.IdempotencyKeep.Hours()), 10_000)
+			n, err := st.ForgetIdempotencyKeys(ctx, cfg.IdempotencyKeep, 10_000)
 			if err != nil && ctx.Err() == nil {
-				logger.WarnContext(ctx, "old idempotency keys were not removed, will be tried again", "err", err)
+				logger.WarnContext(ctx, "old idempotency keys were not removed, will be tried again in a minute", "err", err)
+				next = time.Minute
 			}
 			if err != nil || n < 10_000 {
 				break
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+		timer.Reset(next)
 	}
 }
 

@@ -61,8 +61,8 @@ func (s *stack) compare(ctx context.Context, out io.Writer, total int, started t
 	ok := len(differ) == 0 && lost == 0 && stuck == 0 && twice == 0 && waiting == 0 && failed == ledgerFailed &&
 		ledger.Totals.StatusesLost == 0 && ledger.Totals.Accepted == int64(total)-ledger.Totals.Undeliverable
 	t := ledger.Totals
-	fmt.Fprintf(out, "Throttles: %d provoked and survived, %d caused by the gateway. Answers lost: %d, all settled by webhook. Statuses repeated: %d.\n",
-		t.ThrottledProvoked, t.ThrottledLimit, t.DroppedAnswers+t.BadGateways, t.DuplicateStatuses)
+	fmt.Fprintf(out, "Throttles: %d provoked and survived, %d caused by the gateway. Answers lost: %d. Outcomes unknown and then settled: %d. Statuses repeated: %d.\n",
+		t.ThrottledProvoked, t.ThrottledLimit, t.DroppedAnswers+t.BadGateways, p.settled, t.DuplicateStatuses)
 	verdict := "report and ledger agree"
 	if !ok {
 		verdict = "REPORT AND LEDGER DISAGREE"

@@ -60,7 +60,7 @@ func Run(ctx context.Context, cfg config.Config, out io.Writer, logger *slog.Log
 	defer cancel()
 	started := time.Now()
 	cfg.Listen = "127.0.0.1:0"
-	cfg.DatabaseURL, cfg.DataDir = config.Secret{}, ""
+	cfg.DataDir, cfg.RecipientAllow = "", nil
 	cfg.UnknownAfter = 5 * time.Second
 	fmt.Fprintln(out, "Starting Postgres, a simulated Cloud API, the gateway and a worker in this process ...")
 	s, err := start(ctx, cfg, simulator.Config{
@@ -169,18 +169,16 @@ func phoneOf(i int) int {
 func (s *stack) post(ctx context.Context, bodies []json.RawMessage) error {
 	for len(bodies) > 0 {
 		n := min(len(bodies), 100)
-		var answer json.RawMessage
+		var answer struct {
+			Results []batchResult `json:"results"`
+		}
 		if err := s.api.call(ctx, http.MethodPost, "/v1/messages/batch", map[string]any{"messages": bodies[:n]}, &answer); err != nil {
 			return err
 		}
-		results, err := batchResults(answer)
-		if err != nil {
-			return err
+		if len(answer.Results) != n {
+			return fmt.Errorf("a batch of %d messages got %d answers", n, len(answer.Results))
 		}
-		if len(results) != n {
-			return fmt.Errorf("a batch of %d messages got %d answers", n, len(results))
-		}
-		for _, r := range results {
+		for _, r := range answer.Results {
 			if r.ID == "" {
 				return fmt.Errorf("message %d of a batch was not accepted: %s", r.Index, r.Error)
 			}
@@ -194,19 +192,4 @@ type batchResult struct {
 	Index int             `json:"index"`
 	ID    string          `json:"id"`
 	Error json.RawMessage `json:"error"`
-}
-
-// batchResults reads the results of a batch, a bare array or an object around one.
-func batchResults(answer json.RawMessage) ([]batchResult, error) {
-	var results []batchResult
-	if json.Unmarshal(answer, &results) == nil {
-		return results, nil
-	}
-	var wrapped struct {
-		Results []batchResult `json:"results"`
-	}
-	if err := json.Unmarshal(answer, &wrapped); err != nil {
-		return nil, fmt.Errorf("answer to a batch: %w", err)
-	}
-	return wrapped.Results, nil
 }

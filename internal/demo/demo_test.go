@@ -126,3 +126,26 @@ func (w lineWriter) Write(p []byte) (int, error) {
 	w <- string(p)
 	return len(p), nil
 }
+
+// A simulator must not drain a real database: dev brings its own, whatever the shell has set.
+func TestDevLeavesTheConfiguredDatabaseAlone(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	cfg := load(t)
+	cfg.Listen, cfg.ListenGiven = "127.0.0.1:0", true
+	cfg.DatabaseURL = config.NewSecret("postgres://wagate:secret@127.0.0.1:1/real")
+	ready, done := make(chan string, 1), make(chan error, 1)
+	go func() { done <- Dev(ctx, cfg, lineWriter(ready), slog.New(slog.DiscardHandler)) }()
+	select {
+	case line := <-ready:
+		if strings.Contains(line, "real") || strings.Contains(line, "secret") {
+			t.Errorf("the ready line names the configured database: %q", line)
+		}
+	case err := <-done:
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

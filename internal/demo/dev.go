@@ -15,6 +15,7 @@ import (
 // Dev runs the parts until ctx ends, for building against. When they are ready it prints one line that begins with
 // "wagate ready".
 func Dev(ctx context.Context, cfg config.Config, out io.Writer, logger *slog.Logger) error {
+	cfg.DatabaseURL = config.Secret{} // a database of its own, whatever the shell has set: a simulator must not drain a real one
 	if !cfg.ListenGiven && taken(ctx, cfg.Listen) {
 		cfg.Listen = "127.0.0.1:0"
 	}
@@ -28,11 +29,7 @@ func Dev(ctx context.Context, cfg config.Config, out io.Writer, logger *slog.Log
 	if err := s.setUp(ctx, []phoneNumber{phone}); err != nil {
 		return fmt.Errorf("setting up: %w (%w)", err, s.stop(context.WithoutCancel(ctx)))
 	}
-	dsn := cfg.DatabaseURL.Value()
-	if s.pg != nil {
-		dsn = s.pg.DSN()
-	}
-	fmt.Fprintf(out, "wagate ready %s key=%s from=%s ledger=%s/_sim/ledger database=%s\n", s.gateway.URL(), s.api.key, phone.id, s.simURL, dsn)
+	fmt.Fprintf(out, "wagate ready %s key=%s from=%s ledger=%s/_sim/ledger database=%s\n", s.gateway.URL(), s.api.key, phone.id, s.simURL, s.pg.DSN())
 	<-ctx.Done()
 	return s.stop(context.WithoutCancel(ctx))
 }

@@ -46,16 +46,13 @@ func start(ctx context.Context, cfg config.Config, simCfg simulator.Config, logg
 			err = errors.Join(err, s.stop(context.WithoutCancel(ctx)))
 		}
 	}()
-	dsn := cfg.DatabaseURL.Value()
-	if dsn == "" {
-		s.pg, err = embeddedpg.Start(ctx, embeddedpg.Config{DataDir: cfg.DataDir, Logger: logger})
-		if err != nil {
-			return s, fmt.Errorf("starting a Postgres of its own (or set DATABASE_URL): %w", err)
-		}
-		s.onStop(s.pg.Stop)
-		dsn = s.pg.DSN()
-		cfg.DatabaseURL = config.NewSecret(dsn)
+	s.pg, err = embeddedpg.Start(ctx, embeddedpg.Config{DataDir: cfg.DataDir, Logger: logger})
+	if err != nil {
+		return s, fmt.Errorf("starting a Postgres of its own: %w", err)
 	}
+	s.onStop(s.pg.Stop)
+	dsn := s.pg.DSN()
+	cfg.DatabaseURL = config.NewSecret(dsn)
 	if s.pool, err = app.OpenPool(ctx, dsn, cfg.PoolSize); err != nil {
 		return s, err
 	}

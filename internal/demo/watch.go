@@ -14,7 +14,7 @@ import (
 // progress is how far the messages have come.
 type progress struct {
 	accepted, delivered, failed, unknown, ended int
-	// settled counts those whose outcome was unknown and then proven by a webhook.
+	// settled counts those whose outcome was unknown and then proven by a webhook, or sent again by their own policy.
 	settled int
 }
 
@@ -70,7 +70,7 @@ func (s *stack) progress(ctx context.Context) (p progress, err error) {
 }
 
 func (p progress) line(total int, since time.Duration) string {
-	return fmt.Sprintf("%5.1f s  %d/%d ended: %d delivered, %d failed; %d accepted by Meta, %d unknown now, %d unknown settled by webhook",
+	return fmt.Sprintf("%5.1f s  %d/%d ended: %d delivered, %d failed; %d accepted by Meta, %d unknown now, %d unknown and settled",
 		since.Seconds(), p.ended, total, p.delivered, p.failed, p.accepted, p.unknown, p.settled)
 }
 

@@ -186,7 +186,7 @@ func (d *Dispatcher) Run(ctx context.Context, client *queue.Client) error {
 		now := time.Now()
 		fresh := d.adopt(ctx)
 		d.closeLanes(ctx, now)
-		if fresh || now.Sub(refreshed) >= time.Second {
+		if fresh || now.Sub(refreshed) >= 700*time.Millisecond { // with the tick: a pause is seen within a second
 			if d.attempt(ctx, "refreshing lanes", d.refresh) {
 				refreshed = now
 			}

@@ -21,7 +21,7 @@ type backoff struct {
 	level int
 	since time.Time // when the newest pause was set
 	until time.Time
-	kept  bool // it lies in the database
+	kept  bool // the newest pause lies in the database
 }
 
 // backoffOf gives the first wait and the bound of a scope's backoff, by what the code table says to do.
@@ -124,7 +124,7 @@ func (d *Dispatcher) pause(ctx context.Context, ln *lane, key scopeKey, out send
 	}
 	base, limit := backoffOf(out.Action)
 	b.until = now.Add(max(jitter(base, limit, b.level), out.Wait))
-	b.since = now
+	b.since, b.kept = now, false
 	b.level++
 	kept := store.Pause{Scope: key.scope, Value: key.value, Source: throttleSource, Level: b.level, Until: d.cfg.Owner.DBTime(b.until), Reason: "throttled by the Cloud API"}
 	until := b.until
@@ -228,12 +228,14 @@ func (d *Dispatcher) applyPauses(pauses []store.Pause, readAt time.Time) {
 	for key, p := range listed {
 		b := d.backoffs[key]
 		if b == nil {
-			b = &backoff{since: readAt}
+			b = &backoff{since: readAt, kept: true}
 			d.backoffs[key] = b
 		}
-		b.kept = true
 		b.level = max(b.level, p.Level)
-		if !b.since.After(readAt) {
+		switch {
+		case !b.kept: // its own row is still to come, or never came
+			b.until = latest(b.until, p.Until)
+		case !b.since.After(readAt):
 			b.until = p.Until
 		}
 	}

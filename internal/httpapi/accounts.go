@@ -33,6 +33,9 @@ const (
 // defaultApp is the app of a WABA that brings its app_secret and names no app where there is none.
 const defaultApp = "default"
 
+// phoneNumberID is the form of Meta's, which `from` has to have too.
+var phoneNumberID = regexp.MustCompile(`^[0-9]{1,32}$`)
+
 var accountID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // open reads the id of the path and the body of a PUT or POST, which is an object.

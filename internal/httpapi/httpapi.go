@@ -119,9 +119,11 @@ func (a *API) routes() {
 	e.GET("/v1/messages/:id", a.authed(access.Read, a.getMessage))
 	e.GET("/v1/messages/:id/events", a.authed(access.Read, a.getEvents))
 	e.POST("/v1/messages/:id/cancel", a.authed(access.Send, a.cancelMessage))
+	a.decideRoutes()
 
 	manage := func(path string, list, get, put, remove handler) {
 		e.GET(path, a.authed(access.Manage, list))
+		get, remove = idChecked(get), idChecked(remove) // put says what is wrong with it
 		e.GET(path+"/:id", a.authed(access.Manage, get))
 		e.PUT(path+"/:id", a.authed(access.Manage, unrestricted(put)))
 		e.DELETE(path+"/:id", a.authed(access.Manage, unrestricted(remove)))
@@ -130,6 +132,10 @@ func (a *API) routes() {
 	manage("/v1/portfolios", unrestricted(a.listPortfolios), unrestricted(a.getPortfolio), a.putPortfolio, a.deletePortfolio)
 	manage("/v1/wabas", unrestricted(a.listWABAs), unrestricted(a.getWABA), a.putWABA, a.deleteWABA)
 	manage("/v1/phone-numbers", a.listPhoneNumbers, a.getPhoneNumber, a.putPhoneNumber, a.deletePhoneNumber)
+
+	e.POST("/v1/pauses", a.authed(access.Manage, unrestricted(a.postPause)))
+	e.GET("/v1/pauses", a.authed(access.Manage, unrestricted(a.listPauses)))
+	e.DELETE("/v1/pauses/:id", a.authed(access.Manage, unrestricted(a.deletePause)))
 
 	e.POST("/v1/keys", a.authed(access.Admin, unrestricted(a.postKey)))
 	e.GET("/v1/keys", a.authed(access.Admin, unrestricted(a.listKeys)))
@@ -148,11 +154,22 @@ func (a *API) readyz(c echo.Context) error {
 	return c.JSON(http.StatusOK, map[string]string{"status": "ok"})
 }
 
-// allowMetrics lets the configured peers through.
+// idChecked answers 404 for an id that cannot be one, before it reaches the database.
+func idChecked(h handler) handler {
+	return func(c echo.Context, key access.Key) error {
+		if !accountID.MatchString(c.Param("id")) {
+			return newProblem(http.StatusNotFound, "not_found", "There is no such resource.")
+		}
+		return h(c, key)
+	}
+}
+
+// allowMetrics lets the configured peers through, and nobody whom a proxy speaks for: its address says nothing.
 func (a *API) allowMetrics(h http.Handler) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		peer, err := netip.ParseAddrPort(c.Request().RemoteAddr)
-		if err == nil {
+		header := c.Request().Header
+		if err == nil && header.Get("Forwarded") == "" && header.Get("X-Forwarded-For") == "" {
 			for _, p := range a.MetricsAllow {
 				if p.Contains(peer.Addr().Unmap()) {
 					h.ServeHTTP(c.Response(), c.Request())

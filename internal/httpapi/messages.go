@@ -111,7 +111,7 @@ func (a *API) await(ctx context.Context, id uuid.UUID, wait time.Duration) (stor
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer context.AfterFunc(a.stopping, cancel)()
-	interval := 50 * time.Millisecond
+	interval := 100 * time.Millisecond
 	timer := time.NewTimer(interval)
 	defer timer.Stop()
 	for n := 0; ; n++ {

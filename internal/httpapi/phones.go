@@ -11,7 +11,6 @@ import (
 	"wagate/internal/cloudapi"
 	"wagate/internal/form"
 	"wagate/internal/message"
-	"wagate/internal/queue"
 	"wagate/internal/store"
 )
 
@@ -49,7 +48,7 @@ func (a *API) putPhoneNumber(c echo.Context, key access.Key) error {
 	ctx, cancel := a.bounded(c)
 	defer cancel()
 	var faults []cloudapi.Fault
-	o, err := open(c, queue.ValidPhoneNumberID, &faults)
+	o, err := open(c, phoneNumberID.MatchString, &faults)
 	if err != nil {
 		return err
 	}

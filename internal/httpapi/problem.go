@@ -85,7 +85,7 @@ func toProblem(err error) *problem {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return newProblem(http.StatusRequestTimeout, "timeout", "The request did not come in time.")
 	case store.Unavailable(err), errors.Is(err, context.Canceled):
-		p = newProblem(http.StatusServiceUnavailable, "unavailable", "The database is not available. Nothing was stored.")
+		p = newProblem(http.StatusServiceUnavailable, "unavailable", "The database is not available.")
 		p.retryAfter = dbRetryAfter
 	default:
 		p = newProblem(http.StatusInternalServerError, "internal", "Something went wrong here.")
@@ -111,6 +111,9 @@ func fromIntake(e *intake.Error) *problem {
 		return newProblem(http.StatusUnprocessableEntity, "idempotency_key_reused", "The idempotency key was used before for another request.")
 	case intake.Unavailable:
 		p := newProblem(http.StatusServiceUnavailable, "unavailable", "The database is not available. Nothing was stored.")
+		if errors.Is(e, store.ErrCommitUnknown) {
+			p = newProblem(http.StatusServiceUnavailable, "commit_unknown", "The database was lost while it stored. Whether it did is not known: repeat the request with the same idempotency key.")
+		}
 		p.retryAfter, p.cause = e.RetryAfter, e
 		return p
 	}

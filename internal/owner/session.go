@@ -182,7 +182,7 @@ func (o *Owner) take(ctx context.Context, s *session, want []string) error {
 		o.leases[t.WABAID] = l
 	}
 	o.mu.Unlock()
-	o.cfg.Logger.InfoContext(ctx, "took WABAs", "worker", o.cfg.WorkerID, "wabas", len(got))
+	o.cfg.Logger.InfoContext(ctx, "took WABAs", "wabas", len(got))
 	o.signal()
 	return nil
 }

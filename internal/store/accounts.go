@@ -161,8 +161,9 @@ func (s *Store) PutWABA(ctx context.Context, w WABA, app *App) error {
 			return fmt.Errorf("storing WABA %s: %w", w.ID, constraint(err, false))
 		}
 		if len(w.AccessToken) > 0 {
-			// A new token is what an operator mends a refused one with.
-			if _, err := tx.Exec(ctx, `DELETE FROM pauses WHERE scope = 'waba' AND value = $1::text AND source = 'throttle'`, w.ID); err != nil {
+			// A token is what an operator mends a refused one with: the codes of scope token. A rate limit's pause stays.
+			if _, err := tx.Exec(ctx, `DELETE FROM pauses WHERE scope = 'waba' AND value = $1::text AND source = 'throttle'
+				AND (code = ANY('{0,3,10,102,104,190,131005}'::integer[]) OR code BETWEEN 200 AND 299)`, w.ID); err != nil {
 				return fmt.Errorf("lifting the pause of WABA %s: %w", w.ID, err)
 			}
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -40,7 +41,8 @@ func (s *Store) Lanes(ctx context.Context, wabaIDs []string) ([]Lane, error) {
 }
 
 // EnsurePartitions makes the daily partitions of the coming days and returns how many it made. It is cheap when there
-// is nothing to do and safe from several processes at once.
+// is nothing to do and safe from several processes at once. Where a long reader holds a table it fails after 300 ms, so
+// that nobody waits behind it.
 func (s *Store) EnsurePartitions(ctx context.Context, daysAhead int) (int, error) {
 	var made int
 	if err := s.pool.QueryRow(ctx, `SELECT wagate_ensure_partitions($1::integer)`, daysAhead).Scan(&made); err != nil {
@@ -49,13 +51,13 @@ func (s *Store) EnsurePartitions(ctx context.Context, daysAhead int) (int, error
 	return made, nil
 }
 
-// ForgetIdempotencyKeys removes up to limit keys that are older than keep, in hours, and returns how many.
-func (s *Store) ForgetIdempotencyKeys(ctx context.Context, keepHours, limit int) (int64, error) {
+// ForgetIdempotencyKeys removes up to limit keys that are older than keep and returns how many.
+func (s *Store) ForgetIdempotencyKeys(ctx context.Context, keep time.Duration, limit int) (int64, error) {
 	tag, err := s.pool.Exec(ctx, `
 		DELETE FROM idempotency_keys k USING (
-			SELECT owner, key FROM idempotency_keys WHERE created_at < clock_timestamp() - make_interval(hours => $1::integer)
+			SELECT owner, key FROM idempotency_keys WHERE created_at < clock_timestamp() - make_interval(secs => $1::double precision)
 			ORDER BY created_at LIMIT $2::integer
-		) old WHERE k.owner = old.owner AND k.key = old.key`, keepHours, limit)
+		) old WHERE k.owner = old.owner AND k.key = old.key`, keep.Seconds(), limit)
 	if err != nil {
 		return 0, fmt.Errorf("forgetting old idempotency keys: %w", err)
 	}

@@ -9,13 +9,16 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// OperatorSource marks the pauses that operators set.
+const OperatorSource = "operator"
+
 // Pause holds a scope back.
 type Pause struct {
-	// Scope is app, waba or phone, Value its id.
+	// Scope is all, app, waba or phone, Value its id; "" for all.
 	Scope  string
 	Value  string
 	Reason string
-	// Source is throttle for those that Meta's answers set.
+	// Source is throttle for those that Meta's answers set, OperatorSource for those of operators.
 	Source string
 	Code   int
 	// Level counts throttles in a row.
@@ -46,11 +49,11 @@ func (s *Store) Lift(ctx context.Context, scope, value, source string, over time
 	return nil
 }
 
-// Pauses lists every pause, ended ones too while their level still counts (an hour).
+// Pauses lists every pause in force, and ended throttles while their level still counts (an hour).
 func (s *Store) Pauses(ctx context.Context) ([]Pause, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT scope, value, reason, source, coalesce(code, 0), level, until FROM pauses
-		WHERE until IS NULL OR until > clock_timestamp() - interval '1 hour'`)
+		WHERE until IS NULL OR until > clock_timestamp() - CASE WHEN source = $1::text THEN interval '0' ELSE interval '1 hour' END`, OperatorSource)
 	if err != nil {
 		return nil, fmt.Errorf("listing pauses: %w", err)
 	}
@@ -69,4 +72,53 @@ func (s *Store) Pauses(ctx context.Context) ([]Pause, error) {
 		return nil, fmt.Errorf("listing pauses: %w", err)
 	}
 	return all, nil
+}
+
+// KeptPause is a pause as operators see it.
+type KeptPause struct {
+	ID     uuid.UUID
+	Scope  string
+	Value  string
+	Reason string
+	Source string
+	// Code is Meta's code of the answer that set it; nil for an operator's.
+	Code  *int
+	Level int
+	// Until is nil for a pause that lasts until it is lifted.
+	Until     *time.Time
+	CreatedAt time.Time
+}
+
+const pauseColumns = `id, scope, value, reason, source, code, level, until, created_at`
+
+func scanPause(r pgx.CollectableRow) (p KeptPause, err error) {
+	return p, r.Scan(&p.ID, &p.Scope, &p.Value, &p.Reason, &p.Source, &p.Code, &p.Level, &p.Until, &p.CreatedAt)
+}
+
+// PutPause keeps an operator's pause: its scope, value, reason and end. One that is in force for the same scope and
+// value is replaced and keeps its id; made says that there was none.
+func (s *Store) PutPause(ctx context.Context, p KeptPause) (kept KeptPause, made bool, err error) {
+	id := uuid.New()
+	all, err := collect(ctx, s.pool, "the pause that was set", scanPause, `
+		INSERT INTO pauses AS p (id, scope, value, reason, source, until)
+		VALUES ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::timestamptz)
+		ON CONFLICT (scope, value, source) DO UPDATE
+		SET reason = excluded.reason, until = excluded.until, updated_at = now(),
+			id = CASE WHEN p.until <= clock_timestamp() THEN excluded.id ELSE p.id END,
+			created_at = CASE WHEN p.until <= clock_timestamp() THEN excluded.created_at ELSE p.created_at END
+		RETURNING `+pauseColumns, id, p.Scope, p.Value, p.Reason, OperatorSource, p.Until)
+	kept, err = one(all, err, "pause of", p.Scope+" "+p.Value)
+	return kept, kept.ID == id, err
+}
+
+// ListPauses reads the pauses in force, of operators and throttles, newest first.
+func (s *Store) ListPauses(ctx context.Context) ([]KeptPause, error) {
+	return collect(ctx, s.pool, "pauses", scanPause, `SELECT `+pauseColumns+` FROM pauses
+		WHERE until IS NULL OR until > clock_timestamp() ORDER BY created_at DESC, id`)
+}
+
+// DeletePause lifts a pause, an operator's or a throttle's, and gives it as it was; ErrNotFound when there is none.
+func (s *Store) DeletePause(ctx context.Context, id uuid.UUID) (KeptPause, error) {
+	all, err := collect(ctx, s.pool, "the pause that was lifted", scanPause, `DELETE FROM pauses WHERE id = $1::uuid RETURNING `+pauseColumns, id)
+	return one(all, err, "pause", id.String())
 }

@@ -150,10 +150,10 @@ type Filter struct {
 func (s *Store) ListMessages(ctx context.Context, f Filter) ([]Message, error) {
 	var after, before *time.Time
 	if !f.CreatedAfter.IsZero() {
-		after = &f.CreatedAfter
+		after = sinceEpoch(f.CreatedAfter)
 	}
 	if !f.CreatedBefore.IsZero() {
-		before = &f.CreatedBefore
+		before = sinceEpoch(f.CreatedBefore)
 	}
 	var cursor *uuid.UUID
 	if f.Before != uuid.Nil {
@@ -177,6 +177,14 @@ func (s *Store) ListMessages(ctx context.Context, f Filter) ([]Message, error) {
 		  AND m.id < coalesce(wagate_uuid_floor($8::timestamptz), 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
 		ORDER BY m.id DESC LIMIT $10::integer`,
 		f.Status, f.From, f.To, f.Reference, tags, notNil(f.PhoneNumberIDs), after, before, cursor, f.Limit)
+}
+
+// sinceEpoch is the time, or 1970 for one before it: an id carries none.
+func sinceEpoch(t time.Time) *time.Time {
+	if epoch := time.Unix(0, 0); t.Before(epoch) {
+		t = epoch
+	}
+	return &t
 }
 
 func notNil(s []string) []string {

@@ -22,6 +22,9 @@ var ErrNotFound = errors.New("not found")
 // ErrInUse is returned, wrapped, for a row that others still point to.
 var ErrInUse = errors.New("still in use")
 
+// ErrCommitUnknown is returned, wrapped, when nobody can tell whether a transaction was committed: its answer did not come.
+var ErrCommitUnknown = errors.New("the answer to the commit did not come")
+
 // MissingError says that a row points to one that is not there.
 type MissingError struct {
 	// Field is the column that points: app_id, portfolio_id or waba_id.
@@ -48,7 +51,8 @@ func (s *Store) InTx(ctx context.Context, f func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, s.pool, f)
 }
 
-// InTxWithin is InTx that waits for a connection at most that long, whatever ctx allows the transaction itself.
+// InTxWithin is InTx that waits for a connection at most that long, whatever ctx allows the transaction itself. An error
+// that wraps ErrCommitUnknown leaves open whether it was committed.
 func (s *Store) InTxWithin(ctx context.Context, wait time.Duration, f func(pgx.Tx) error) error {
 	acquire, cancel := context.WithTimeout(ctx, wait)
 	conn, err := s.pool.Acquire(acquire)
@@ -57,7 +61,21 @@ func (s *Store) InTxWithin(ctx context.Context, wait time.Duration, f func(pgx.T
 		return fmt.Errorf("waiting for a connection: %w", err)
 	}
 	defer conn.Release()
-	return pgx.BeginFunc(ctx, conn, f)
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("beginning a transaction: %w", err)
+	}
+	if err := f(tx); err != nil {
+		_ = tx.Rollback(context.WithoutCancel(ctx)) // a broken connection rolls back by itself
+		return err
+	}
+	if err := tx.Commit(ctx); err != nil {
+		if _, refused := errors.AsType[*pgconn.PgError](err); refused || errors.Is(err, pgx.ErrTxCommitRollback) {
+			return fmt.Errorf("committing: %w", err)
+		}
+		return fmt.Errorf("committing: %w: %w", ErrCommitUnknown, err)
+	}
+	return nil
 }
 
 // Unavailable says whether an error means that the database was away or had no room, rather than that it refused what
@@ -65,6 +83,9 @@ func (s *Store) InTxWithin(ctx context.Context, wait time.Duration, f func(pgx.T
 func Unavailable(err error) bool {
 	if err == nil {
 		return false
+	}
+	if errors.Is(err, ErrCommitUnknown) {
+		return true
 	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pg.Code {

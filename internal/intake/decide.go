@@ -1,0 +1,86 @@
+package intake
+
+import (
+	"context"
+	"crypto/sha256"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"wagate/internal/cloudapi"
+	"wagate/internal/message"
+	"wagate/internal/queue"
+	"wagate/internal/store"
+)
+
+// own reads a message that the caller may use; store.ErrNotFound for any other.
+func (in *Intake) own(ctx context.Context, c Caller, id uuid.UUID) (store.Message, error) {
+	m, err := in.store.GetMessage(ctx, id)
+	if err == nil && !c.mayUse(m.PhoneNumberID) {
+		return store.Message{}, store.ErrNotFound
+	}
+	return m, err
+}
+
+// Settle decides an unknown message and gives it as it is then. A message that is to be sent again gets its job in the
+// same transaction. Errors, wrapped: store.ErrNotFound, also for a phone number that is not the caller's;
+// *store.WrongStatusError; store.ErrBodyGone and store.ErrPhoneGone when it cannot be sent again.
+func (in *Intake) Settle(ctx context.Context, c Caller, id uuid.UUID, as store.Decision) (store.Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, acceptTime)
+	defer cancel()
+	if _, err := in.own(ctx, c, id); err != nil {
+		return store.Message{}, err
+	}
+	err := in.store.InTxWithin(ctx, connectionWait, func(tx pgx.Tx) error {
+		again, err := in.store.Settle(ctx, tx, id, as, in.now())
+		if err != nil || as != store.DecideResend {
+			return err
+		}
+		return in.putIn(ctx, tx, again)
+	})
+	if err != nil {
+		return store.Message{}, err
+	}
+	return in.store.GetMessage(ctx, id)
+}
+
+// Resend makes a new message of one that failed, expired or was cancelled, and its job. An idempotency key works as for
+// Accept; without one, every call makes a message. Errors are those of Settle, and *Error for the idempotency key.
+func (in *Intake) Resend(ctx context.Context, c Caller, id uuid.UUID, idempotencyKeyHeader string) (Accepted, error) {
+	ctx, cancel := context.WithTimeout(ctx, acceptTime)
+	defer cancel()
+	key, fault := idempotencyKey(idempotencyKeyHeader, "")
+	if fault != nil {
+		return in.answer(nil, store.Acceptance{}, &Error{Kind: Invalid, Faults: []cloudapi.Fault{*fault}})
+	}
+	old, err := in.own(ctx, c, id)
+	if err != nil {
+		return Accepted{}, err
+	}
+	created := in.now().UTC().Truncate(time.Microsecond)
+	hash := sha256.Sum256([]byte("resend " + id.String())) // no body of a message reads like that
+	r := store.Resend{
+		Of: id, ID: message.NewID(created), CreatedAt: created, KeyID: c.KeyID, Owner: c.Owner, IdempotencyKey: key, RequestHash: hash[:],
+	}
+	var a store.Acceptance
+	err = in.store.InTxWithin(ctx, connectionWait, func(tx pgx.Tx) (err error) {
+		var again store.Again
+		if a, again, err = in.store.Resend(ctx, tx, r); err != nil || a.Verdict != store.Stored {
+			return err
+		}
+		return in.putIn(ctx, tx, again)
+	})
+	if err != nil {
+		return Accepted{}, err
+	}
+	m := store.NewMessage{PhoneNumberID: old.PhoneNumberID, Recipient: old.Recipient}
+	if old.SendAt != nil {
+		m.SendAt = old.SendAt.UTC() // one that has passed counts for nothing in the answer
+	}
+	return in.answer(&m, a, nil)
+}
+
+func (in *Intake) putIn(ctx context.Context, tx pgx.Tx, m store.Again) error {
+	return in.jobs.Insert(ctx, tx, []queue.Send{{MessageID: m.ID, PhoneNumberID: m.PhoneNumberID, Priority: m.Priority, At: m.SendAt}})
+}
