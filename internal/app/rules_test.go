@@ -113,7 +113,7 @@ func TestExpiredAndCancelledAreNeverSent(t *testing.T) {
 	r.acceptAs(t, "101", 3, deadline, numbers(0, 60, "0200")...)
 	r.accept(t, "101", numbers(100, 30, "0300")...)
 	for _, id := range r.idsTo(t, "%0300") {
-		if ok, err := r.st.Cancel(t.Context(), id, time.Now()); err != nil || !ok {
+		if ok, err := r.st.Cancel(t.Context(), id, time.Now(), nil); err != nil || !ok {
 			t.Fatalf("cancelling %s: %v, %v", id, ok, err)
 		}
 	}

@@ -154,7 +154,7 @@ func (a *API) cancelMessages(c echo.Context, key access.Key) error {
 		return invalid(faults)
 	}
 	f.PhoneNumberIDs = key.PhoneNumbers
-	n, more, err := a.Store.CancelMany(ctx, f, a.Now(), cancelTime)
+	n, more, err := a.Intake.CancelMany(ctx, f, cancelTime)
 	switch {
 	case err != nil && n == 0:
 		return err

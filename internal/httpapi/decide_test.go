@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -178,5 +179,35 @@ func TestCancelMessages(t *testing.T) {
 	}
 	if n := cancel(`{"created_after":"2020-01-01T00:00:00Z"}`); n != 1 {
 		t.Errorf("the rest is %v", n)
+	}
+}
+
+// What was cancelled long before its time no longer counts as waiting, in the lane or in the backlog report.
+func TestACancelledMessageLeavesItsLane(t *testing.T) {
+	g := start(t)
+	later := `,"gateway":{"send_at":"` + time.Now().Add(48*time.Hour).UTC().Format(time.RFC3339Nano) + `","reference":"later"}`
+	jobs := func(state string) (n int) {
+		t.Helper()
+		if err := g.pool.QueryRow(t.Context(), `SELECT count(*) FROM river_job WHERE state = $1::river_job_state`, state).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	var ids []string
+	for range 4 {
+		ids = append(ids, g.must(http.StatusAccepted, "POST", "/v1/messages", text(later)).str("id"))
+	}
+	if n := jobs("scheduled"); n != 4 {
+		t.Fatalf("%d scheduled jobs of 4", n)
+	}
+	if a := g.must(http.StatusOK, "POST", "/v1/messages/"+ids[0]+"/cancel", ""); a.str("status") != "cancelled" {
+		t.Errorf("cancelled: %s", a.body)
+	}
+	if s, c := jobs("scheduled"), jobs("cancelled"); s != 3 || c != 1 {
+		t.Errorf("after one: %d scheduled, %d cancelled jobs", s, c)
+	}
+	g.must(http.StatusOK, "POST", "/v1/messages/cancel", `{"filter":{"reference":"later"}}`)
+	if s, c := jobs("scheduled"), jobs("cancelled"); s != 0 || c != 4 {
+		t.Errorf("after all: %d scheduled, %d cancelled jobs", s, c)
 	}
 }

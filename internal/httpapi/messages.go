@@ -187,7 +187,7 @@ func (a *API) cancelMessage(c echo.Context, key access.Key) error {
 	if err != nil {
 		return err
 	}
-	cancelled, err := a.Store.Cancel(ctx, m.ID, a.Now())
+	cancelled, err := a.Intake.Cancel(ctx, m.ID)
 	if err != nil {
 		return err
 	}

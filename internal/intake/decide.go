@@ -45,6 +45,24 @@ func (in *Intake) Settle(ctx context.Context, c Caller, id uuid.UUID, as store.D
 	return in.store.GetMessage(ctx, id)
 }
 
+// Cancel ends a message that waits and of which no try was begun; false when it is too late for that.
+func (in *Intake) Cancel(ctx context.Context, id uuid.UUID) (bool, error) {
+	return in.store.Cancel(ctx, id, in.now(), in.withdraw)
+}
+
+// CancelMany ends the waiting messages that a filter picks, as long as within allows; more says that some may be left.
+func (in *Intake) CancelMany(ctx context.Context, f store.CancelFilter, within time.Duration) (cancelled int, more bool, err error) {
+	return in.store.CancelMany(ctx, f, in.now(), within, in.withdraw)
+}
+
+func (in *Intake) withdraw(ctx context.Context, tx pgx.Tx, later []store.Again) error {
+	sends := make([]queue.Send, len(later))
+	for i, a := range later {
+		sends[i] = queue.Send{MessageID: a.ID, PhoneNumberID: a.PhoneNumberID, Priority: a.Priority, At: a.SendAt}
+	}
+	return in.jobs.Withdraw(ctx, tx, sends)
+}
+
 // Resend makes a new message of one that failed, expired or was cancelled, and its job. An idempotency key works as for
 // Accept; without one, every call makes a message. Errors are those of Settle, and *Error for the idempotency key.
 func (in *Intake) Resend(ctx context.Context, c Caller, id uuid.UUID, idempotencyKeyHeader string) (Accepted, error) {

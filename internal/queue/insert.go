@@ -94,6 +94,35 @@ func (i *Inserter) Insert(ctx context.Context, tx pgx.Tx, sends []Send) error {
 	return nil
 }
 
+// Withdraw cancels the jobs of messages that were to be sent later, within the transaction that cancels the messages. A job
+// is found by its place, lane, priority and time, which its insert gave it; one that is no longer there, or that a worker
+// has claimed, is left alone.
+func (i *Inserter) Withdraw(ctx context.Context, tx pgx.Tx, sends []Send) error {
+	n := len(sends)
+	ids, lanes, priorities, at := make([]string, n), make([]string, n), make([]int16, n), make([]time.Time, n)
+	for k, s := range sends {
+		ids[k], lanes[k], priorities[k], at[k] = s.MessageID.String(), Lane(s.PhoneNumberID), int16(s.Priority), s.At //nolint:gosec // 1 to 4
+	}
+	_, err := tx.Exec(ctx, `
+		UPDATE river_job j SET state = 'cancelled', finalized_at = clock_timestamp()
+		FROM (
+			SELECT r.id
+			FROM unnest($1::text[], $2::text[], $3::smallint[], $4::timestamptz[]) AS u(message_id, lane, priority, at)
+			CROSS JOIN (VALUES ('scheduled'::river_job_state), ('available'::river_job_state)) AS s(state)
+			CROSS JOIN LATERAL (
+				SELECT x.id FROM river_job x
+				WHERE x.state = s.state AND x.queue = u.lane AND x.priority = u.priority AND x.scheduled_at = u.at
+				  AND x.args ->> 'id' = u.message_id
+				FOR NO KEY UPDATE SKIP LOCKED
+			) r
+		) found
+		WHERE j.id = found.id`, ids, lanes, priorities, at)
+	if err != nil {
+		return fmt.Errorf("withdrawing %d jobs: %w", n, err)
+	}
+	return nil
+}
+
 // Backlog counts the jobs that wait in a phone number's lane, by priority 1 to 4: those that may run now, those
 // for later, and those a worker has claimed.
 func (i *Inserter) Backlog(ctx context.Context, q Querier, phoneNumberID string) (map[int]int64, error) {

@@ -43,7 +43,7 @@ type CancelFilter struct {
 // may be left, and what is cancelled stays so. Only the span of creation is indexed: with one, the partitions of other
 // days are not read. A message that a worker is taking at this moment is left to it. Beside an error the number of those
 // already cancelled is given.
-func (s *Store) CancelMany(ctx context.Context, f CancelFilter, now time.Time, within time.Duration) (cancelled int, more bool, err error) {
+func (s *Store) CancelMany(ctx context.Context, f CancelFilter, now time.Time, within time.Duration, withdraw Withdraw) (cancelled int, more bool, err error) {
 	var tags *string
 	if len(f.Tags) > 0 {
 		raw, err := json.Marshal(f.Tags)
@@ -71,7 +71,7 @@ func (s *Store) CancelMany(ctx context.Context, f CancelFilter, now time.Time, w
 			to = end
 		}
 		var ids []uuid.UUID
-		ids, err = s.cancelSome(bounded, f, tags, last, at, to, now)
+		ids, err = s.cancelSome(bounded, f, tags, last, at, to, now, withdraw)
 		if err != nil {
 			break
 		}
@@ -89,6 +89,28 @@ func (s *Store) CancelMany(ctx context.Context, f CancelFilter, now time.Time, w
 		return cancelled, true, fmt.Errorf("cancelling by a filter, after %d messages: %w", cancelled, err)
 	}
 	return cancelled, false, nil
+}
+
+// Withdraw takes the jobs of cancelled messages that were to be sent later out of their lanes, in the same transaction.
+type Withdraw func(ctx context.Context, tx pgx.Tx, later []Again) error
+
+// withdrawLater reads what was cancelled and withdraws the jobs of what was for later. The others' jobs run soon, find
+// the message cancelled, and end.
+func withdrawLater(ctx context.Context, tx pgx.Tx, rows pgx.Rows, withdraw Withdraw) error {
+	var later []Again
+	var a Again
+	var at *time.Time
+	_, err := pgx.ForEachRow(rows, []any{&a.ID, &a.PhoneNumberID, &a.Priority, &at}, func() error {
+		if at != nil {
+			a.SendAt = *at
+			later = append(later, a)
+		}
+		return nil
+	})
+	if err != nil || len(later) == 0 {
+		return err
+	}
+	return withdraw(ctx, tx, later)
 }
 
 // nextCreated gives the moment from which the walk goes on: that of the first message after last that was created within
@@ -129,10 +151,11 @@ const pickWaitingSQL = `
 
 const cancelPickedSQL = `
 	UPDATE messages m SET status = 'cancelled'
-	WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid AND m.status = 'queued'`
+	WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid AND m.status = 'queued'
+	RETURNING m.id, m.phone_number_id, m.priority, m.send_at`
 
 // cancelSome cancels the first 2,000 that the filter picks after last and within [from, to), and gives their ids, ascending.
-func (s *Store) cancelSome(ctx context.Context, f CancelFilter, tags *string, last uuid.UUID, from, to, now time.Time) (ids []uuid.UUID, err error) {
+func (s *Store) cancelSome(ctx context.Context, f CancelFilter, tags *string, last uuid.UUID, from, to, now time.Time, withdraw Withdraw) (ids []uuid.UUID, err error) {
 	err = s.InTx(ctx, func(tx pgx.Tx) error {
 		if err := planByIndex(ctx, tx); err != nil { // a scan for each 2,000 would read the day again and again
 			return err
@@ -145,7 +168,10 @@ func (s *Store) cancelSome(ctx context.Context, f CancelFilter, tags *string, la
 			return err
 		}
 		lo, hi := bounds(ids)
-		if _, err := tx.Exec(ctx, cancelPickedSQL, ids, lo, hi); err != nil {
+		if rows, err = tx.Query(ctx, cancelPickedSQL, ids, lo, hi); err != nil {
+			return err
+		}
+		if err := withdrawLater(ctx, tx, rows, withdraw); err != nil {
 			return err
 		}
 		events := make([]Event, len(ids))

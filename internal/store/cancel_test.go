@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -67,7 +68,7 @@ func TestCancelManyPicks(t *testing.T) {
 			hit = putAt(t, pool, c.hitAt, c.hit)
 		}
 		missed := putAt(t, pool, c.missedAt, c.missed)
-		n, more, err := s.CancelMany(t.Context(), c.filter, now, time.Minute)
+		n, more, err := s.CancelMany(t.Context(), c.filter, now, time.Minute, noJobs)
 		if want := map[bool]int{true: 1}[c.hit != nil]; err != nil || more || n != want {
 			t.Errorf("%s: %d cancelled, more %v, %v; want %d", c.name, n, more, err, want)
 		}
@@ -117,10 +118,10 @@ func TestCancelManyInSteps(t *testing.T) {
 	}
 	f := CancelFilter{Tags: map[string]string{"campaign": "x"}}
 	late := today.Add(23 * time.Hour)
-	if c, more, err := s.CancelMany(t.Context(), f, late, 0); c != 0 || !more || err != nil {
+	if c, more, err := s.CancelMany(t.Context(), f, late, 0, noJobs); c != 0 || !more || err != nil {
 		t.Errorf("without any time: %d cancelled, more %v, %v", c, more, err)
 	}
-	if c, more, err := s.CancelMany(t.Context(), f, late, time.Minute); c != n-1 || more || err != nil {
+	if c, more, err := s.CancelMany(t.Context(), f, late, time.Minute, noJobs); c != n-1 || more || err != nil {
 		t.Errorf("%d cancelled, more %v, %v; want %d", c, more, err, n-1)
 	}
 	if err := tx.Commit(t.Context()); err != nil {
@@ -194,3 +195,5 @@ func (n planNode) walk(f func(planNode)) {
 		p.walk(f)
 	}
 }
+
+func noJobs(context.Context, pgx.Tx, []Again) error { return nil }

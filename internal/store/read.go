@@ -196,15 +196,19 @@ func notNil(s []string) []string {
 
 // Cancel ends a message that waits and of which no try is open; false when it is too late for that, and ErrNotFound
 // when there is no such message. Its job finds it cancelled and ends.
-func (s *Store) Cancel(ctx context.Context, id uuid.UUID, now time.Time) (bool, error) {
+func (s *Store) Cancel(ctx context.Context, id uuid.UUID, now time.Time, withdraw Withdraw) (bool, error) {
 	cancelled := false
 	err := s.InTx(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
-			UPDATE messages SET status = 'cancelled' WHERE id = $1::uuid AND status = 'queued' AND slot_at IS NULL AND try = 0`, id)
+		rows, err := tx.Query(ctx, `
+			UPDATE messages SET status = 'cancelled' WHERE id = $1::uuid AND status = 'queued' AND slot_at IS NULL AND try = 0
+			RETURNING id, phone_number_id, priority, send_at`, id)
 		if err != nil {
 			return err
 		}
-		if cancelled = tag.RowsAffected() == 1; cancelled {
+		if err := withdrawLater(ctx, tx, rows, withdraw); err != nil {
+			return err
+		}
+		if cancelled = rows.CommandTag().RowsAffected() == 1; cancelled {
 			return s.InsertEvents(ctx, tx, []Event{{MessageID: id, Kind: "cancelled", At: now}})
 		}
 		var there bool
