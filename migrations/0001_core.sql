@@ -136,6 +136,7 @@ CREATE TABLE messages (
     pricing_category  text
 ) PARTITION BY RANGE (id);
 CREATE INDEX messages_settle ON messages (settle_by) WHERE settle_by IS NOT NULL;
+CREATE INDEX messages_expire ON messages (expires_at) WHERE expires_at IS NOT NULL;
 COMMENT ON TABLE messages IS 'One row a message, partitioned by day of its UUIDv7.';
 COMMENT ON COLUMN messages.recipient IS 'The to (or recipient) of the message as the caller gave it.';
 COMMENT ON COLUMN messages.opaque IS 'The caller''s own biz_opaque_callback_data; the wire carries ours.';

@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -109,4 +110,27 @@ func TestOperatorsPausesOfAnAppAndOfEverything(t *testing.T) {
 	}
 	r.resume(t, ofApp)
 	r.wantAllSentOnce(t, 150)
+}
+
+// What expires in a paused lane shows it at once, not when the lane goes on.
+func TestMessagesExpireInAPausedLane(t *testing.T) {
+	r := newRig(t, simulator.Config{})
+	rate := 50.0
+	r.phone(t, "100", "101", &rate)
+	if _, _, err := r.st.PutPause(t.Context(), store.KeptPause{Scope: "phone", Value: "101", Reason: "test", Source: store.OperatorSource}); err != nil {
+		t.Fatal(err)
+	}
+	r.worker(t)
+	r.acceptAs(t, "101", 3, time.Now().Add(1500*time.Millisecond), numbers(0, 30, "0200")...)
+	r.acceptAs(t, "101", 3, time.Now().Add(time.Hour), numbers(100, 5, "0300")...)
+	r.await(t, "those that expired", func(c map[string]int) bool { return c["expired"] >= 30 })
+	if got := r.statuses(t.Context()); got["expired"] != 30 || got["queued"] != 5 {
+		t.Errorf("statuses %v", got)
+	}
+	if events := r.count(t, `SELECT count(*) FROM message_events WHERE kind = 'expired'`); events != 30 {
+		t.Errorf("%d events", events)
+	}
+	if sent := r.sim.Ledger().Totals.Accepted; sent != 0 {
+		t.Errorf("%d were sent in the pause", sent)
+	}
 }

@@ -69,7 +69,9 @@ type Dispatcher struct {
 	lanes    map[string]*lane
 	backoffs map[scopeKey]*backoff
 
-	tokenless map[string]struct{} // WABAs of which it was said; the keeper's own
+	// The keeper's own.
+	tokenless map[string]struct{} // WABAs of which it was said
+	expired   time.Time           // up to it expired messages were ended, in database time
 
 	activeMu sync.Mutex
 	active   map[int64]struct{}
@@ -198,6 +200,7 @@ func (d *Dispatcher) Run(ctx context.Context, client *queue.Client) error {
 		}
 		if now.Sub(settled) >= time.Second {
 			d.attempt(ctx, "settling unknown messages", d.settle)
+			d.attempt(ctx, "ending expired messages", d.expire)
 			settled = now
 		}
 		select {

@@ -141,6 +141,30 @@ func judge(t store.TryState, found, own bool, postTimeout time.Duration) judgeme
 	return makeUnknown
 }
 
+// expiredLookBack is how far a new worker looks back for messages that expired while nobody swept.
+const expiredLookBack = 62 * 24 * time.Hour
+
+// expire ends what has expired while it waits. The write itself looks at expires_at again.
+func (d *Dispatcher) expire(ctx context.Context) error {
+	const atOnce = 1000
+	until := d.cfg.Owner.DBTime(time.Now())
+	// A minute's overlap: what was accepted, already expired, while its clock was behind; and rows that were locked.
+	since := d.expired.Add(-time.Minute)
+	if d.expired.IsZero() {
+		since = until.Add(-expiredLookBack)
+	}
+	for {
+		n, err := d.store.Expire(ctx, since, until, atOnce)
+		if err != nil {
+			return err
+		}
+		if n < atOnce {
+			d.expired = until
+			return nil
+		}
+	}
+}
+
 // settle lets on_unknown decide the messages whose deadline has passed.
 func (d *Dispatcher) settle(ctx context.Context) error {
 	return d.store.InTx(ctx, func(tx pgx.Tx) error {

@@ -9,6 +9,38 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// Expire ends up to limit messages that still wait and whose expires_at lies in (since, until], in a lane that is paused
+// or closed too. It gives how many it ended. Their jobs find them ended.
+func (s *Store) Expire(ctx context.Context, since, until time.Time, limit int) (int, error) {
+	ended := 0
+	err := s.InTx(ctx, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			WITH due AS (
+				SELECT id, try FROM messages
+				WHERE expires_at > $1::timestamptz AND expires_at <= $2::timestamptz AND status = 'queued' AND slot_at IS NULL
+				ORDER BY expires_at LIMIT $3::integer FOR NO KEY UPDATE SKIP LOCKED
+			)
+			UPDATE messages m SET status = 'expired' FROM due WHERE m.id = due.id AND m.status = 'queued' AND m.slot_at IS NULL
+			RETURNING m.id, m.try, m.expires_at`, since, until, limit)
+		if err != nil {
+			return err
+		}
+		events, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (e Event, err error) {
+			e.Kind, e.Detail = "expired", map[string]any{"by": "sweep"}
+			return e, r.Scan(&e.MessageID, &e.Try, &e.At)
+		})
+		if err != nil {
+			return err
+		}
+		ended = len(events)
+		return s.InsertEvents(ctx, tx, events)
+	})
+	if err != nil {
+		return 0, fmt.Errorf("ending expired messages: %w", err)
+	}
+	return ended, nil
+}
+
 // Settled is what was decided of a message whose try had no known outcome by its deadline.
 type Settled struct {
 	ID            uuid.UUID

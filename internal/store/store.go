@@ -70,7 +70,9 @@ func (s *Store) InTxWithin(ctx context.Context, wait time.Duration, f func(pgx.T
 		return err
 	}
 	if err := tx.Commit(ctx); err != nil {
-		if _, refused := errors.AsType[*pgconn.PgError](err); refused || errors.Is(err, pgx.ErrTxCommitRollback) {
+		// An ERROR rolls back. A FATAL ends the session, which a commit that waits for a standby has already made.
+		pg, answered := errors.AsType[*pgconn.PgError](err)
+		if (answered && pg.SeverityUnlocalized == "ERROR") || errors.Is(err, pgx.ErrTxCommitRollback) {
 			return fmt.Errorf("committing: %w", err)
 		}
 		return fmt.Errorf("committing: %w: %w", ErrCommitUnknown, err)
