@@ -100,8 +100,8 @@ func (w *Worker) Stop(ctx context.Context) error {
 	return w.err
 }
 
-// maintain makes partitions ahead and forgets old idempotency keys, at the start and every hour; what fails is tried again
-// after a minute.
+// maintain makes partitions ahead, forgets old idempotency keys and drops what is past its retention, at the start and
+// every hour; what fails is tried again after a minute.
 func maintain(ctx context.Context, st *store.Store, cfg config.Config, logger *slog.Logger) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -124,6 +124,16 @@ func maintain(ctx context.Context, st *store.Store, cfg config.Config, logger *s
 			}
 			if err != nil || n < 10_000 {
 				break
+			}
+		}
+		if days := cfg.RetentionDays; days > 0 {
+			dropped, err := st.DropBefore(ctx, time.Now().AddDate(0, 0, -days))
+			switch {
+			case err != nil && ctx.Err() == nil:
+				logger.WarnContext(ctx, "retention failed, will be tried again in a minute", "err", err)
+				next = time.Minute
+			case len(dropped.Partitions)+len(dropped.Kept)+len(dropped.Busy) > 0:
+				logger.InfoContext(ctx, "retention", "dropped", dropped.Partitions, "kept_with_open_messages", dropped.Kept, "busy", dropped.Busy, "wamids", dropped.WAMIDs)
 			}
 		}
 		timer.Reset(next)

@@ -63,6 +63,10 @@ type Config struct {
 	// IdempotencyKeep (WAGATE_IDEMPOTENCY_KEEP, 1h to 30 days, preset 24h) is how long an idempotency key is kept.
 	IdempotencyKeep time.Duration
 
+	// RetentionDays (WAGATE_RETENTION_DAYS, 0 to 3650, preset 0: for ever) is how many days messages, their events and
+	// the notifications of Meta are kept.
+	RetentionDays int
+
 	// RecipientAllow (WAGATE_RECIPIENT_ALLOW) lists numbers or prefixes, digits only; when not empty, a message to
 	// anyone else is not sent.
 	RecipientAllow []string
@@ -101,6 +105,7 @@ func LoadFor(command Command, lookup func(string) (string, bool)) (Config, error
 		AdminKey:           e.adminKey("WAGATE_ADMIN_KEY"),
 		WebhookVerifyToken: e.secret("WAGATE_WEBHOOK_VERIFY_TOKEN"),
 		IdempotencyKeep:    e.duration("WAGATE_IDEMPOTENCY_KEEP", 24*time.Hour, time.Hour, 30*24*time.Hour),
+		RetentionDays:      e.integer("WAGATE_RETENTION_DAYS", 0, 0, 3650),
 		RecipientAllow:     e.numbers("WAGATE_RECIPIENT_ALLOW"),
 		CallbackAllow:      e.hosts("WAGATE_CALLBACK_ALLOW"),
 		LogLevel:           e.level("WAGATE_LOG_LEVEL", slog.LevelInfo),
