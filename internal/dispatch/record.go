@@ -138,15 +138,16 @@ func (d *Dispatcher) recordEndings(ctx context.Context, set []ending) ([]batch.R
 			}
 		}
 		slices.SortFunc(outcomes, func(a, b store.Outcome) int { return compare(a.ID, b.ID) })
-		return d.store.InTx(ctx, func(tx pgx.Tx) error {
-			if len(outcomes) > 0 {
-				if err := d.store.RecordOutcomes(ctx, tx, outcomes); err != nil {
-					return err
-				}
-			}
-			_, err := d.client.Complete(ctx, tx, refs)
-			return err
+		completed := 0
+		err := d.store.InTx(ctx, func(tx pgx.Tx) error {
+			completed = 0
+			// Messages before jobs: every transaction that locks both does so in this order.
+			return d.store.RecordOutcomes(ctx, tx, outcomes, func(b *pgx.Batch) { d.client.Complete(b, refs, &completed) })
 		})
+		if err == nil && completed < len(refs) {
+			d.log.InfoContext(ctx, "jobs that ended had been given to others meanwhile", "jobs", len(refs)-completed)
+		}
+		return err
 	})
 }
 

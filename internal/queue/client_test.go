@@ -126,7 +126,7 @@ func TestSettledAfterOurOwnCompletion(t *testing.T) {
 	r := next(t, runs, "a run")
 	var finalized time.Time
 	inTx(t, pool, func(tx pgx.Tx) error {
-		n, err := c.Complete(t.Context(), tx, []Ref{r.job.Ref()})
+		n, err := complete(t, c, tx, []Ref{r.job.Ref()})
 		if err != nil || n != 1 {
 			t.Errorf("completed %d, %v", n, err)
 		}
@@ -302,7 +302,7 @@ func TestAnOperatorRetriesAFinishedJob(t *testing.T) {
 	open(t, c, "1", 1)
 	first := next(t, runs, "a run")
 	inTx(t, pool, func(tx pgx.Tx) error {
-		_, err := c.Complete(t.Context(), tx, []Ref{first.job.Ref()})
+		_, err := complete(t, c, tx, []Ref{first.job.Ref()})
 		return err
 	})
 	first.verdict <- Settled()
@@ -315,10 +315,10 @@ func TestAnOperatorRetriesAFinishedJob(t *testing.T) {
 		t.Errorf("run again: %+v, first %+v", again.job, first.job)
 	}
 	inTx(t, pool, func(tx pgx.Tx) error {
-		if n, err := c.Complete(t.Context(), tx, []Ref{first.job.Ref()}); n != 0 || err != nil {
+		if n, err := complete(t, c, tx, []Ref{first.job.Ref()}); n != 0 || err != nil {
 			t.Errorf("the first run's completion touched %d rows of the second, %v", n, err)
 		}
-		n, err := c.Complete(t.Context(), tx, []Ref{again.job.Ref()})
+		n, err := complete(t, c, tx, []Ref{again.job.Ref()})
 		if n != 1 {
 			t.Errorf("%d completed", n)
 		}

@@ -111,3 +111,12 @@ func newID(t *testing.T) uuid.UUID {
 	}
 	return id
 }
+
+// complete runs Complete alone.
+func complete(t *testing.T, c *Client, tx pgx.Tx, refs []Ref) (done int, err error) {
+	t.Helper()
+	b := &pgx.Batch{}
+	c.Complete(b, refs, &done)
+	err = tx.SendBatch(t.Context(), b).Close()
+	return done, err
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Ref names one run of a job: its row and the attempt that claimed it. A statement fenced by it touches no later run.
@@ -24,17 +25,18 @@ type Querier interface {
 }
 
 // Complete finishes running jobs within the transaction that records their outcomes. River's own completer then finds
-// nothing left to do. A row that is no longer in that run is left alone; it returns how many were completed.
-func (c *Client) Complete(ctx context.Context, tx pgx.Tx, refs []Ref) (int, error) {
+// nothing left to do. A row that is no longer in that run is left alone; the completed ones are counted in done. The statement goes out with
+// the batch.
+func (c *Client) Complete(b *pgx.Batch, refs []Ref, done *int) {
 	ids, attempts := split(refs)
-	tag, err := tx.Exec(ctx, `
+	b.Queue(`
 		UPDATE river_job j SET state = 'completed', finalized_at = clock_timestamp()
 		FROM unnest($1::bigint[], $2::integer[]) AS u(id, attempt)
-		WHERE j.id = u.id AND j.id = ANY($1::bigint[]) AND j.state = 'running' AND j.attempt = u.attempt`, ids, attempts)
-	if err != nil {
-		return 0, fmt.Errorf("completing %d jobs: %w", len(refs), err)
-	}
-	return int(tag.RowsAffected()), nil
+		WHERE j.id = u.id AND j.id = ANY($1::bigint[]) AND j.state = 'running' AND j.attempt = u.attempt`, ids, attempts,
+	).Exec(func(tag pgconn.CommandTag) error {
+		*done += int(tag.RowsAffected())
+		return nil
+	})
 }
 
 // GiveBack hands running jobs back as new ones: each row is cancelled and a new available job made from it, in one

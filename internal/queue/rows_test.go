@@ -33,7 +33,7 @@ func TestCompleteTouchesItsOwnRunOnly(t *testing.T) {
 
 	var n int
 	inTx(t, pool, func(tx pgx.Tx) (err error) {
-		n, err = c.Complete(t.Context(), tx, []Ref{mine, again, waiting, done, second, {ID: 1 << 60, Attempt: 1}})
+		n, err = complete(t, c, tx, []Ref{mine, again, waiting, done, second, {ID: 1 << 60, Attempt: 1}})
 		return err
 	})
 	if n != 2 {
@@ -48,7 +48,7 @@ func TestCompleteTouchesItsOwnRunOnly(t *testing.T) {
 		t.Errorf("states %v, want %v", got, want)
 	}
 	inTx(t, pool, func(tx pgx.Tx) error {
-		n, err := c.Complete(t.Context(), tx, nil)
+		n, err := complete(t, c, tx, nil)
 		if n != 0 {
 			t.Errorf("%d completed of none", n)
 		}
@@ -102,7 +102,7 @@ func TestGiveBackMakesANewJob(t *testing.T) {
 	}
 	// The old run's late words reach nothing, neither ours nor those of River's completer, which asks for running.
 	inTx(t, pool, func(tx pgx.Tx) error {
-		n, err := c.Complete(t.Context(), tx, refs)
+		n, err := complete(t, c, tx, refs)
 		if n != 0 {
 			t.Errorf("a late completion touched %d rows", n)
 		}
@@ -138,7 +138,7 @@ func TestCompleteAndGiveBackAtOnce(t *testing.T) {
 		<-start
 		for _, ref := range refs {
 			err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-				done, err := c.Complete(t.Context(), tx, []Ref{ref})
+				done, err := complete(t, c, tx, []Ref{ref})
 				if done == 1 {
 					results <- ended{ref.ID, false}
 				}

@@ -24,10 +24,22 @@ type Event struct {
 
 // InsertEvents adds rows to the log in one statement.
 func (s *Store) InsertEvents(ctx context.Context, tx pgx.Tx, events []Event) error {
-	n := len(events)
-	if n == 0 {
+	if len(events) == 0 {
 		return nil
 	}
+	b := &pgx.Batch{}
+	if err := queueEvents(b, events); err != nil {
+		return err
+	}
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("inserting %d events: %w", len(events), err)
+	}
+	return nil
+}
+
+// queueEvents adds the statement that inserts events to a batch.
+func queueEvents(b *pgx.Batch, events []Event) error {
+	n := len(events)
 	ids, messageIDs, kinds, tries := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]string, n), make([]int32, n)
 	wamids, at, details := make([]string, n), make([]time.Time, n), make([]*string, n)
 	now := time.Now()
@@ -43,13 +55,10 @@ func (s *Store) InsertEvents(ctx context.Context, tx pgx.Tx, events []Event) err
 			details[i] = &d
 		}
 	}
-	_, err := tx.Exec(ctx, `
+	b.Queue(`
 		INSERT INTO message_events (id, message_id, kind, try, wamid, at, detail)
 		SELECT u.id, u.message_id, u.kind, nullif(u.try, 0), nullif(u.wamid, ''), u.at, u.detail::jsonb
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::timestamptz[], $7::text[])
 		     AS u(id, message_id, kind, try, wamid, at, detail)`, ids, messageIDs, kinds, tries, wamids, at, details)
-	if err != nil {
-		return fmt.Errorf("inserting %d events: %w", n, err)
-	}
 	return nil
 }

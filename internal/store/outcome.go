@@ -38,7 +38,34 @@ type Outcome struct {
 // names only: one that comes after a newer try was begun leaves the message as it is, but for its wamid and events, and
 // an accepted one then is a message sent twice, kept as duplicate_detected. Where a webhook was faster, its higher status
 // stays. Unknown is said of a message that is being sent only: whoever knows more, or knew it earlier, is right.
-func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcome) error {
+//
+// The statements go out together, in one round trip; then, where given, adds its own behind them.
+func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcome, then func(*pgx.Batch)) error {
+	n := len(outcomes)
+	b := &pgx.Batch{}
+	current := make(map[uuid.UUID]string, n) // the wamid the message has now
+	if n > 0 {
+		if err := queueOutcomes(b, outcomes, current); err != nil {
+			return err
+		}
+	}
+	if then != nil {
+		then(b)
+	}
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return fmt.Errorf("recording %d outcomes: %w", n, err)
+	}
+	var events []Event
+	for _, o := range outcomes {
+		if o.WAMID != "" && current[o.ID] != o.WAMID {
+			events = append(events, Event{MessageID: o.ID, Kind: "duplicate_detected", Try: o.Try, WAMID: o.WAMID, At: o.At})
+		}
+	}
+	return s.InsertEvents(ctx, tx, events)
+}
+
+// queueOutcomes adds the statements of RecordOutcomes to a batch; current gets the wamid that each message has then.
+func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]string) error {
 	n := len(outcomes)
 	ids, tries, statuses, at := make([]uuid.UUID, n), make([]int32, n), make([]string, n), make([]time.Time, n)
 	wamids, waids, msgStatuses := make([]string, n), make([]string, n), make([]string, n)
@@ -55,7 +82,7 @@ func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcom
 		}
 	}
 	lo, hi := bounds(ids)
-	rows, err := tx.Query(ctx, `
+	b.Queue(`
 		UPDATE messages m SET
 			status = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN u.status ELSE m.status END,
 			slot_at = NULL,
@@ -66,39 +93,33 @@ func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcom
 			unknown_at = CASE WHEN u.status = 'unknown' THEN u.at ELSE m.unknown_at END,
 			unknown_reason = CASE WHEN u.status = 'unknown' THEN u.reason ELSE m.unknown_reason END,
 			settle_by = CASE WHEN u.status = 'unknown' THEN u.settle_by END,
-			(error_code, error_subcode, error_title, error_details, error_scope) = (
-				SELECT nullif(u.code, 0), nullif(u.subcode, 0), nullif(u.title, ''), nullif(u.details, ''), nullif(u.scope, '')
-				WHERE wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta)
-				UNION ALL
-				SELECT m.error_code, m.error_subcode, m.error_title, m.error_details, m.error_scope
-				WHERE wagate_status_rank(u.status, false) <= wagate_status_rank(m.status, m.failed_by_meta))
+			error_code = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.code, 0) ELSE m.error_code END,
+			error_subcode = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.subcode, 0) ELSE m.error_subcode END,
+			error_title = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.title, '') ELSE m.error_title END,
+			error_details = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.details, '') ELSE m.error_details END,
+			error_scope = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.scope, '') ELSE m.error_scope END
 		FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
 		            $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[])
 		     AS u(id, try, status, at, wamid, wa_id, message_status, code, subcode, title, details, scope, reason, settle_by)
 		WHERE m.id = u.id AND m.id = ANY($1::uuid[]) AND m.id BETWEEN $15::uuid AND $16::uuid AND m.try = u.try
 		  AND (u.status <> 'unknown' OR m.status = 'sending')
 		RETURNING m.id, coalesce(m.wamid, '')`,
-		ids, tries, statuses, at, wamids, waids, msgStatuses, codes, subcodes, titles, details, scopes, reasons, settle, lo, hi)
-	if err != nil {
-		return fmt.Errorf("recording %d outcomes: %w", n, err)
-	}
-	current := make(map[uuid.UUID]string, n) // the wamid the message has now
-	var id uuid.UUID
-	var wamid string
-	if _, err = pgx.ForEachRow(rows, []any{&id, &wamid}, func() error { current[id] = wamid; return nil }); err != nil {
-		return fmt.Errorf("recording %d outcomes: %w", n, err)
-	}
-	if err := s.insertWAMIDs(ctx, tx, ids, wamids); err != nil {
+		ids, tries, statuses, at, wamids, waids, msgStatuses, codes, subcodes, titles, details, scopes, reasons, settle, lo, hi,
+	).Query(func(rows pgx.Rows) error {
+		var id uuid.UUID
+		var wamid string
+		_, err := pgx.ForEachRow(rows, []any{&id, &wamid}, func() error { current[id] = wamid; return nil })
 		return err
+	})
+	b.Queue(`
+		INSERT INTO wamids (wamid, message_id)
+		SELECT u.wamid, u.id FROM unnest($1::uuid[], $2::text[]) AS u(id, wamid) WHERE u.wamid <> ''
+		ON CONFLICT (wamid) DO NOTHING`, ids, wamids)
+	events := make([]Event, n)
+	for i, o := range outcomes {
+		events[i] = Event{MessageID: o.ID, Kind: o.Event, Try: o.Try, WAMID: o.WAMID, At: o.At, Detail: o.detail()}
 	}
-	events := make([]Event, 0, n)
-	for _, o := range outcomes {
-		events = append(events, Event{MessageID: o.ID, Kind: o.Event, Try: o.Try, WAMID: o.WAMID, At: o.At, Detail: o.detail()})
-		if o.WAMID != "" && current[o.ID] != o.WAMID {
-			events = append(events, Event{MessageID: o.ID, Kind: "duplicate_detected", Try: o.Try, WAMID: o.WAMID, At: o.At})
-		}
-	}
-	return s.InsertEvents(ctx, tx, events)
+	return queueEvents(b, events)
 }
 
 func (o *Outcome) detail() map[string]any {
@@ -119,17 +140,6 @@ func (o *Outcome) detail() map[string]any {
 		d["reason"] = o.Reason
 	}
 	return d
-}
-
-func (s *Store) insertWAMIDs(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, wamids []string) error {
-	_, err := tx.Exec(ctx, `
-		INSERT INTO wamids (wamid, message_id)
-		SELECT u.wamid, u.id FROM unnest($1::uuid[], $2::text[]) AS u(id, wamid) WHERE u.wamid <> ''
-		ON CONFLICT (wamid) DO NOTHING`, ids, wamids)
-	if err != nil {
-		return fmt.Errorf("recording wamids: %w", err)
-	}
-	return nil
 }
 
 // Reopen is a try that ended with proof that nothing was accepted, so that the message waits again.
