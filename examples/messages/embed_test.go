@@ -36,7 +36,7 @@ func TestEveryExamplePasses(t *testing.T) {
 		if !reserved.MatchString(envelope.To) {
 			t.Errorf("%s goes to a number that is not reserved for fiction", e.Name)
 		}
-		if envelope.IsTemplate() && (envelope.TemplateName == "" || envelope.TemplateLang == "") {
+		if (envelope.Type == "template") && (envelope.TemplateName == "" || envelope.TemplateLang == "") {
 			t.Errorf("%s: template %q in %q", e.Name, envelope.TemplateName, envelope.TemplateLang)
 		}
 		if parts[0] == "interactive" {

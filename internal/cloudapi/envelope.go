@@ -37,9 +37,6 @@ type Envelope struct {
 // IsReply says whether the message quotes another.
 func (e *Envelope) IsReply() bool { return e.ReplyTo != "" }
 
-// IsTemplate says whether it is a template message.
-func (e *Envelope) IsTemplate() bool { return e.Type == "template" }
-
 // Fault is one thing that is wrong with a request.
 type Fault struct {
 	Pointer string `json:"pointer"` // RFC 6901, into the body; "" for the body as a whole

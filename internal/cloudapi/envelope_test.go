@@ -49,8 +49,8 @@ func TestInspectReadsTheEnvelope(t *testing.T) {
 		if !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s:\n got %+v\nwant %+v", c.name, got, c.want)
 		}
-		if got.IsReply() != (c.want.ReplyTo != "") || got.IsTemplate() != (c.want.Type == "template") {
-			t.Errorf("%s: IsReply %v, IsTemplate %v", c.name, got.IsReply(), got.IsTemplate())
+		if got.IsReply() != (c.want.ReplyTo != "") {
+			t.Errorf("%s: IsReply %v", c.name, got.IsReply())
 		}
 	}
 }

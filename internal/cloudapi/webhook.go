@@ -167,14 +167,6 @@ func Statuses(c Change) []StatusUpdate {
 	return updates
 }
 
-// ValueErrors gives the errors of a change that belong to no message, for
-// example a throttle that Meta reports later, and the phone number id they
-// concern.
-func ValueErrors(c Change) (phoneNumberID string, errs []Error) {
-	phoneNumberID, _ = metadata(c.Value)
-	return phoneNumberID, errorList(member(c.Value, "errors"))
-}
-
 func metadata(value []byte) (phoneNumberID, display string) {
 	meta := member(value, "metadata")
 	id, _ := textOrNumber(member(meta, "phone_number_id"))

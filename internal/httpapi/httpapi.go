@@ -88,9 +88,6 @@ func New(d Deps) (*API, error) {
 	return a, nil
 }
 
-// Handler gives the API as a handler.
-func (a *API) Handler() http.Handler { return a.echo }
-
 // Server gives a server for the API with its time limits set. The caller gives it a listener and stops it with
 // Shutdown, which also ends the requests that wait for a wamid.
 func (a *API) Server() *http.Server {

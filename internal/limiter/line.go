@@ -107,17 +107,6 @@ func (l *Line) Blocked(phoneNumberID string, now time.Time) (time.Time, bool) {
 	return l.budget.Blocked(phoneNumberID, now)
 }
 
-// Next gives the earliest slot a new try of the phone number could get if nobody else waited, and how many wait.
-func (l *Line) Next(phoneNumberID string) (slot time.Time, waiting int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if q := l.queues[phoneNumberID]; q != nil {
-		waiting = len(q.waiters)
-	}
-	slot, _ = l.budget.Earliest(phoneNumberID, time.Now())
-	return slot, waiting
-}
-
 // Wait waits for the try's turn and returns its slot, which is then taken in every scope: at most lead ahead, or now.
 // Lower priorities go first. It ends with ErrClosed when the phone number is shut, or with ctx.
 func (l *Line) Wait(ctx context.Context, phoneNumberID string, priority int) (time.Time, error) {

@@ -245,17 +245,6 @@ func (s *Server) SetLatency(latency, jitter time.Duration) {
 	s.change(func(v *settings) { v.latency, v.jitter = max(latency, 0), max(jitter, 0) })
 }
 
-// SetStatusDelay sets the time between two statuses of messages accepted from now on;
-// 0 means none.
-func (s *Server) SetStatusDelay(d time.Duration) {
-	s.change(func(v *settings) { v.statusDelay = max(d, 0) })
-}
-
-// SetSlowAnswer sets how long recipients ending in 0013 wait for their answer.
-func (s *Server) SetSlowAnswer(d time.Duration) {
-	s.change(func(v *settings) { v.slowAnswer = max(d, 0) })
-}
-
 // SetPhone registers a phone number or changes it; accepts counted so far stay.
 func (s *Server) SetPhone(id string, cfg PhoneConfig) {
 	s.mu.Lock()

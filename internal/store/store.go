@@ -43,9 +43,6 @@ func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
 // Pool gives the pool.
 func (s *Store) Pool() *pgxpool.Pool { return s.pool }
 
-// Ping says whether the database answers.
-func (s *Store) Ping(ctx context.Context) error { return s.pool.Ping(ctx) }
-
 // InTx runs f in a transaction and commits it when f returns nil. What f returns is returned as it is.
 func (s *Store) InTx(ctx context.Context, f func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, s.pool, f)

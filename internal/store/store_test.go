@@ -54,7 +54,7 @@ func TestUnavailable(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	if err := store.New(pool).Ping(t.Context()); !store.Unavailable(err) {
+	if err := pool.Ping(t.Context()); !store.Unavailable(err) {
 		t.Errorf("a refused connection is no reason: %v", err)
 	}
 }
