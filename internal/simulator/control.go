@@ -22,6 +22,16 @@ func (s *Server) controlRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("PUT /_sim/phones/{id}", s.servePhone)
 	mux.HandleFunc("PUT /_sim/webhook", s.serveWebhook)
 	mux.HandleFunc("PUT /_sim/latency", s.serveLatency)
+	mux.HandleFunc("GET /_sim/refusals", s.serveRefusals)
+	mux.HandleFunc("GET /_sim/rates", s.serveRates)
+	mux.HandleFunc("PUT /_sim/errors", s.serveSetError)
+	mux.HandleFunc("GET /_sim/errors", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string][]ErrorState{"errors": s.Errors()})
+	})
+	mux.HandleFunc("DELETE /_sim/errors", action(s.ClearErrors))
+	mux.HandleFunc("PUT /_sim/usage", s.serveUsage)
+	mux.HandleFunc("POST /_sim/webhooks/inbound", s.serveInbound)
+	mux.HandleFunc("POST /_sim/webhooks/field", s.serveNotice)
 	mux.HandleFunc("POST /_sim/reset", action(s.Reset))
 	mux.HandleFunc("POST /_sim/webhooks/hold", action(s.Hold))
 	mux.HandleFunc("POST /_sim/webhooks/release", action(s.Release))
@@ -78,23 +88,30 @@ func (s *Server) serveLimits(w http.ResponseWriter, r *http.Request) {
 		ID        string `json:"id"`
 		PerSecond int    `json:"per_second"`
 		WindowMS  int64  `json:"window_ms"`
+		Burst     int    `json:"burst"`
 	}
 	if !readControl(w, r, &in) {
 		return
 	}
-	if err := s.SetLimits(in.Scope, in.ID, Limit{in.PerSecond, milliseconds(in.WindowMS)}); err != nil {
+	if err := s.SetLimits(in.Scope, in.ID, Limit{in.PerSecond, milliseconds(in.WindowMS), in.Burst}); err != nil {
 		controlError(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// servePhone changes those of a phone number's settings that the body names.
 func (s *Server) servePhone(w http.ResponseWriter, r *http.Request) {
 	var in struct {
-		WABAID             string `json:"waba_id"`
-		AppID              string `json:"app_id"`
-		DisplayPhoneNumber string `json:"display_phone_number"`
-		PerSecond          int    `json:"per_second"`
+		WABAID             *string `json:"waba_id"`
+		AppID              *string `json:"app_id"`
+		DisplayPhoneNumber *string `json:"display_phone_number"`
+		PerSecond          *int    `json:"per_second"`
+		Throughput         *string `json:"throughput"`
+		VerifiedName       *string `json:"verified_name"`
+		QualityRating      *string `json:"quality_rating"`
+		Status             *string `json:"status"`
+		MessagingLimit     *string `json:"messaging_limit"`
 	}
 	if !readControl(w, r, &in) {
 		return
@@ -103,7 +120,29 @@ func (s *Server) servePhone(w http.ResponseWriter, r *http.Request) {
 		controlError(w, http.StatusBadRequest, "a phone number id has digits only, 32 at most")
 		return
 	}
-	s.SetPhone(r.PathValue("id"), PhoneConfig{in.WABAID, in.AppID, in.DisplayPhoneNumber, in.PerSecond})
+	if t := in.Throughput; t != nil && !throughputLevels[*t] {
+		controlError(w, http.StatusBadRequest, "throughput is none of STANDARD, HIGH, NOT_APPLICABLE")
+		return
+	}
+	if in.PerSecond != nil && *in.PerSecond > maxLimit {
+		controlError(w, http.StatusBadRequest, fmt.Sprintf("per_second is above %d", maxLimit))
+		return
+	}
+	err := s.updatePhone(r.PathValue("id"), func(cfg *PhoneConfig) {
+		for _, f := range []struct{ from, to *string }{
+			{in.WABAID, &cfg.WABAID}, {in.AppID, &cfg.AppID}, {in.DisplayPhoneNumber, &cfg.DisplayPhoneNumber},
+			{in.Throughput, &cfg.Throughput}, {in.VerifiedName, &cfg.VerifiedName}, {in.QualityRating, &cfg.QualityRating},
+			{in.Status, &cfg.Status}, {in.MessagingLimit, &cfg.MessagingLimit},
+		} {
+			if f.from != nil {
+				*f.to = *f.from
+			}
+		}
+	}, in.PerSecond)
+	if err != nil {
+		controlError(w, http.StatusBadRequest, err.Error())
+		return
+	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -149,12 +188,12 @@ func (s *Server) serveLatency(w http.ResponseWriter, r *http.Request) {
 
 // milliseconds keeps to a day, far beyond any use, so that nothing overflows.
 func milliseconds(n int64) time.Duration {
-	return time.Duration(min(n, 86_400_000)) * time.Millisecond
+	return time.Duration(min(max(n, -1), 86_400_000)) * time.Millisecond
 }
 
 // readControl reads a control request's body; it answers 400 itself.
 func readControl(w http.ResponseWriter, r *http.Request, into any) bool {
-	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, 512<<10))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
 		controlError(w, http.StatusBadRequest, "reading the body: "+err.Error())

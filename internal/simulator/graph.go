@@ -23,33 +23,6 @@ const (
 	maxName = 512     // bytes of a template's name (Meta's limit) and of a worker's
 )
 
-// graphError is one answer in the Graph API's error envelope.
-type graphError struct {
-	status, code, subcode int
-	message, details      string
-}
-
-var (
-	errPhoneThrottled = &graphError{http.StatusBadRequest, 130429, 2494055, "(#130429) Rate limit hit",
-		"Message failed to send because there were too many messages sent from this phone number in a short period of time."}
-	errWABAThrottled = &graphError{http.StatusBadRequest, 80007, 0, "(#80007) Rate limit issues",
-		"The WhatsApp Business Account has reached its rate limit."}
-	errAppThrottled = &graphError{http.StatusBadRequest, 4, 0, "(#4) Application request limit reached",
-		"The app has reached its API call rate limit."}
-	errPairThrottled = &graphError{http.StatusBadRequest, 131056, 2494055, "(#131056) (Business Account, Consumer Account) pair rate limit hit",
-		"Too many messages sent from this phone number to the same phone number in a short period of time."}
-	errThrottled429  = &graphError{http.StatusTooManyRequests, 130429, 2494055, errPhoneThrottled.message, errPhoneThrottled.details}
-	errUndeliverable = &graphError{http.StatusBadRequest, 131026, 0, "(#131026) Message undeliverable", undeliverableDetails}
-	errInternal      = &graphError{http.StatusInternalServerError, 131000, 0, "(#131000) Something went wrong",
-		"Message failed to send because of an unknown error."}
-	errToken = &graphError{http.StatusUnauthorized, 190, 0, "Invalid OAuth access token - Cannot parse access token",
-		"A valid bearer token is required."}
-	errUnknownObject = &graphError{http.StatusNotFound, 100, 33, "(#100) Unsupported request: the object or path does not exist",
-		"Check the HTTP method, the API version and the id."}
-)
-
-const undeliverableDetails = "Message Undeliverable."
-
 type answerContact struct {
 	Input  string `json:"input"`
 	WaID   string `json:"wa_id,omitempty"`
@@ -71,13 +44,9 @@ func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{version}/{phone}/messages", func(w http.ResponseWriter, r *http.Request) { s.serveMessages(w, r, false) })
 	mux.HandleFunc("POST /{version}/{phone}/marketing_messages", func(w http.ResponseWriter, r *http.Request) { s.serveMessages(w, r, true) })
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/_sim/") {
-			controlError(w, http.StatusNotFound, "no such control route")
-			return
-		}
-		s.writeError(w, errUnknownObject)
-	})
+	mux.HandleFunc("GET /{version}/{id}", s.serveNode)
+	mux.HandleFunc("GET /{version}/{id}/phone_numbers", s.servePhoneNumbers)
+	mux.HandleFunc("/", s.serveUnknown)
 	s.controlRoutes(mux)
 	return mux
 }
@@ -93,12 +62,12 @@ func (s *Server) serveMessages(w http.ResponseWriter, r *http.Request, marketing
 		return
 	}
 	if !tokenOK(r, set.token) {
-		s.refuse(w, r, set, phoneID, errToken)
+		s.refuse(w, r, set, phoneID, arrival, errToken)
 		return
 	}
 	m, fault := readMessage(r)
 	if fault != nil {
-		s.refuse(w, r, set, phoneID, fault)
+		s.refuse(w, r, set, phoneID, arrival, fault)
 		return
 	}
 	if m.readReceipt {
@@ -112,49 +81,85 @@ func (s *Server) serveMessages(w http.ResponseWriter, r *http.Request, marketing
 	worker := r.Header.Get("X-Wagate-Worker")
 	worker = worker[:min(len(worker), maxName)]
 
-	taken, fault, reset := s.accept(phoneID, m, steer, arrival, worker, set)
+	v := s.accept(phoneID, m, steer, arrival, worker, set)
 	switch {
-	case reset:
+	case v.reset:
 		dropConnection(w)
 		return
-	case fault != nil:
+	case v.fault != nil:
 		if s.wait(r.Context(), set.answerAfter()) {
-			s.writeError(w, fault)
+			v.usage.set(w.Header())
+			s.writeError(w, v.fault)
 		}
 		return
 	}
-	s.queue.add(taken, s.now())
-	s.answerAccepted(w, r.Context(), set, steer, taken, m)
+	s.queue.add(v.taken, s.now())
+	v.usage.set(w.Header())
+	s.answerAccepted(w, r.Context(), set, steer, v.taken, m)
 }
 
-// accept decides one request under the lock: it returns the accepted message, or the
-// error to answer, or that the connection is to be reset.
-func (s *Server) accept(phoneID string, m *message, steer behaviour, arrival time.Duration, worker string, set *settings) (taken *pending, fault *graphError, reset bool) {
+// verdict is what becomes of one request: the message accepted, or the error to answer,
+// or that the connection is to be reset.
+type verdict struct {
+	taken *pending
+	fault *graphError
+	reset bool
+	usage usageHeaders
+}
+
+// accept decides one request under the lock.
+func (s *Server) accept(phoneID string, m *message, steer behaviour, arrival time.Duration, worker string, set *settings) (v verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.scopes.phone(phoneID)
 	if p == nil {
-		return nil, errUnknownObject, false
+		return verdict{fault: errUnknownObject}
 	}
 	arrival = s.scopes.monotone(arrival)
-	if steer.before != nil || steer.resetBefore {
-		if !steer.once || s.once.first(p.index, m) {
-			switch {
-			case steer.resetBefore:
-				s.ledger.totals.Resets++
-				return nil, nil, true
-			case steer.once:
-				p.throttledProvoked++
-				s.ledger.totals.ThrottledProvoked++
-			}
-			s.countRefused(p, steer.before)
-			return nil, steer.before, false
-		}
+	v = s.decide(p, m, steer, arrival, worker, set)
+	if s.usage.on() || v.fault != nil && v.fault.regain > 0 {
+		v.usage = s.usageOf(p.app, p.waba.id, useMessages, p.waba, p.waba.limit(s.scopes.defWABA), v.fault, arrival)
 	}
-	if fault := s.scopes.admit(p, m.key(), arrival); fault != nil {
-		s.ledger.totals.ThrottledLimit++
-		s.countRefused(p, fault)
-		return nil, fault, false
+	return v
+}
+
+// decide is accept without the usage: a rule's error or what the recipient's digits
+// ask for, then the limits, then the ledger. The caller holds the lock.
+func (s *Server) decide(p *phone, m *message, steer behaviour, arrival time.Duration, worker string, set *settings) verdict {
+	var rule *errorRule
+	if len(s.rules.list) > 0 {
+		rule = s.rules.find(p, m)
+	}
+	switch {
+	case rule != nil && rule.By == ByAnswer:
+		s.rules.hit(rule)
+		s.ledger.totals.ErrorsOnDemand++
+		s.countRefused(p, rule.fault, scopeError, p.id, arrival)
+		return verdict{fault: rule.fault}
+	case (steer.before != nil || steer.resetBefore) && (!steer.once || s.once.first(p.index, m)):
+		if steer.resetBefore {
+			s.ledger.totals.Resets++
+			return verdict{reset: true}
+		}
+		if steer.once {
+			p.throttledProvoked++
+			s.ledger.totals.ThrottledProvoked++
+		}
+		s.countRefused(p, steer.before, scopeDigits, p.id, arrival)
+		return verdict{fault: steer.before}
+	}
+	if fault, kind, id := s.scopes.admit(p, m.key(), arrival); fault != nil {
+		s.ledger.throttled(kind)
+		s.countRefused(p, fault, kind, id, arrival)
+		return verdict{fault: fault}
+	}
+	if rule != nil {
+		s.rules.hit(rule)
+		s.ledger.totals.FailuresOnDemand++
+		steer.failure, steer.statuses = rule.failure, []status{statusFailed}
+		if rule.SentFirst {
+			steer.statuses = []status{statusSent, statusFailed}
+		}
 	}
 	seq := s.ledger.accept(p, m, arrival, worker)
 	switch steer.answer {
@@ -165,7 +170,7 @@ func (s *Server) accept(phoneID string, m *message, steer behaviour, arrival tim
 	case answerSlow:
 		s.ledger.totals.SlowAnswers++
 	}
-	return newPending(s.ledger.generation, seq, p, m, steer, set.statusDelay), nil, false
+	return verdict{taken: newPending(s.ledger.generation, seq, p, m, steer, set.statusDelay)}
 }
 
 // answerAccepted gives the answer of an accepted message as its behaviour wants it.
@@ -205,10 +210,10 @@ func (s *Server) answerAccepted(w http.ResponseWriter, ctx context.Context, set 
 }
 
 // refuse counts and answers an error found before the message was looked at.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, set *settings, phoneID string, fault *graphError) {
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, set *settings, phoneID string, arrival time.Duration, fault *graphError) {
 	s.mu.Lock()
 	if p := s.scopes.phone(phoneID); p != nil {
-		s.countRefused(p, fault)
+		s.countRefused(p, fault, scopeRequest, p.id, s.scopes.monotone(arrival))
 	}
 	s.mu.Unlock()
 	if s.wait(r.Context(), set.answerAfter()) {
@@ -216,12 +221,17 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, set *settings, p
 	}
 }
 
-// countRefused counts an error answer; the caller holds the lock.
-func (s *Server) countRefused(p *phone, fault *graphError) {
+// countRefused counts an error answer and who gave it; the caller holds the lock.
+func (s *Server) countRefused(p *phone, fault *graphError, scope, id string, arrival time.Duration) {
 	p.refused++
+	r := Refusal{AtMS: arrival.Milliseconds(), Phone: p.id, Scope: scope, ID: id, Code: fault.code}
+	if fault.noBody {
+		r.Code = fault.status
+	}
+	s.refusals.add(r)
 	t := &s.ledger.totals
 	t.Refused++
-	switch fault.code {
+	switch r.Code {
 	case 190:
 		t.Unauthorized++
 	case 100, 131008, 131009:
@@ -241,10 +251,17 @@ func (v *settings) answerAfter() time.Duration {
 }
 
 // wamid makes the id of an accept from its sequence number, in Meta's form.
-func (s *Server) wamid(seq int64) string {
+func (s *Server) wamid(seq int64) string { return s.wamidOf(outboundMark, seq) }
+
+const (
+	outboundMark = 0x11
+	inboundMark  = 0x12
+)
+
+func (s *Server) wamidOf(mark byte, seq int64) string {
 	var raw [19]byte
 	copy(raw[:], s.nonce[:])
-	raw[10] = 0x11
+	raw[10] = mark
 	binary.BigEndian.PutUint64(raw[11:], uint64(seq)) //nolint:gosec // counts up from one
 	return "wamid.HBgL" + base64.StdEncoding.EncodeToString(raw[:])
 }
@@ -259,29 +276,6 @@ func dropConnection(w http.ResponseWriter) {
 		_ = tcp.SetLinger(0) // a reset instead of an orderly end
 	}
 	_ = conn.Close()
-}
-
-func (s *Server) writeError(w http.ResponseWriter, e *graphError) {
-	type data struct {
-		MessagingProduct string `json:"messaging_product"`
-		Details          string `json:"details"`
-	}
-	type body struct {
-		Message   string `json:"message"`
-		Type      string `json:"type"`
-		Code      int    `json:"code"`
-		Subcode   int    `json:"error_subcode,omitempty"`
-		ErrorData data   `json:"error_data"`
-		TraceID   string `json:"fbtrace_id"`
-	}
-	var raw [15]byte
-	copy(raw[:7], s.nonce[:])
-	binary.BigEndian.PutUint64(raw[7:], s.traceID.Add(1))
-	writeJSON(w, e.status, map[string]body{"error": {
-		Message: e.message, Type: "OAuthException", Code: e.code, Subcode: e.subcode,
-		ErrorData: data{"whatsapp", e.details},
-		TraceID:   "A" + base64.RawURLEncoding.EncodeToString(raw[:]),
-	}})
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

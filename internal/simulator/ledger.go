@@ -142,6 +142,21 @@ func (l *ledger) accept(p *phone, m *message, arrival time.Duration, worker stri
 	return seq
 }
 
+// throttled counts a message that a limit refused.
+func (l *ledger) throttled(kind string) {
+	l.totals.ThrottledLimit++
+	switch kind {
+	case scopePhone:
+		l.totals.ThrottledPhone++
+	case scopeWABA:
+		l.totals.ThrottledWABA++
+	case scopeApp:
+		l.totals.ThrottledApp++
+	case scopePair:
+		l.totals.ThrottledPair++
+	}
+}
+
 // forgetChunk drops the oldest records; the counts stay.
 func (l *ledger) forgetChunk() {
 	for i := range l.chunks[0] {

@@ -210,14 +210,18 @@ func TestLedgerForgetsOldestRecords(t *testing.T) {
 }
 
 func TestPairsAreSwept(t *testing.T) {
-	s := newScopes(Config{Pair: Limit{Max: 1, Window: time.Second}})
-	p := s.phone("1")
-	for i := range 50_000 {
-		if fault := s.admit(p, fmt.Sprint(i), time.Duration(i)*10*time.Millisecond); fault != nil {
-			t.Fatal(fault.message)
-		}
-	}
-	if len(s.pairs) > 4096 {
-		t.Errorf("%d pairs kept", len(s.pairs))
+	for name, limit := range map[string]Limit{"window": {Max: 1, Window: time.Second}, "bucket": {Burst: 2, Window: time.Second}} {
+		t.Run(name, func(t *testing.T) {
+			s := newScopes(Config{Pair: limit})
+			p := s.phone("1")
+			for i := range 50_000 {
+				if fault, _, _ := s.admit(p, fmt.Sprint(i), time.Duration(i)*10*time.Millisecond); fault != nil {
+					t.Fatal(fault.message)
+				}
+			}
+			if len(s.pairs.of) > 4096 {
+				t.Errorf("%d pairs kept", len(s.pairs.of))
+			}
+		})
 	}
 }

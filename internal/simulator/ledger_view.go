@@ -9,14 +9,25 @@ import (
 type Totals struct {
 	// Accepted counts messages the Cloud API took, answered or not.
 	Accepted int64 `json:"accepted"`
-	// Refused counts all error answers to message requests; the six below say why.
+	// Refused counts all error answers to message requests; those below say why.
 	Refused           int64 `json:"refused"`
-	ThrottledLimit    int64 `json:"throttled_limit"`    // by a rate limit
+	ThrottledLimit    int64 `json:"throttled_limit"`    // by a rate limit: the sum of the next four
+	ThrottledPhone    int64 `json:"throttled_phone"`    // 130429
+	ThrottledWABA     int64 `json:"throttled_waba"`     // 80007
+	ThrottledApp      int64 `json:"throttled_app"`      // 4
+	ThrottledPair     int64 `json:"throttled_pair"`     // 131056
 	ThrottledProvoked int64 `json:"throttled_provoked"` // by the recipient's last digits
 	Invalid           int64 `json:"invalid"`            // 100, 131008
 	Undeliverable     int64 `json:"undeliverable"`      // 131026
 	Unauthorized      int64 `json:"unauthorized"`       // 190
 	ServerErrors      int64 `json:"server_errors"`      // 131000
+	ErrorsOnDemand    int64 `json:"errors_on_demand"`   // by SetError, whatever the code
+	// FailuresOnDemand counts accepts that SetError lets fail by webhook.
+	FailuresOnDemand int64 `json:"failures_on_demand"`
+	// ManagementCalls were answered, ThrottledManagement refused with 80008; neither is
+	// in Refused.
+	ManagementCalls     int64 `json:"management_calls"`
+	ThrottledManagement int64 `json:"throttled_management"`
 	// Resets counts connections reset before an accept.
 	Resets int64 `json:"resets"`
 	// DroppedAnswers, BadGateways and SlowAnswers are accepts whose answer was not
@@ -33,12 +44,19 @@ type Totals struct {
 	// WebhookPosts counts POSTs answered 200, WebhookRetries those that were not.
 	WebhookPosts   int64 `json:"webhook_posts"`
 	WebhookRetries int64 `json:"webhook_retries"`
-	// StatusesPosted were taken with a 200, StatusesDiscarded had no webhook URL,
-	// StatusesLost were given up (retries over, or the queue full).
+	// Inbound counts inbound messages made, InboundPosted those taken with a 200,
+	// NoticesPosted notifications taken with a 200.
+	Inbound       int64 `json:"inbound"`
+	InboundPosted int64 `json:"inbound_posted"`
+	NoticesPosted int64 `json:"notices_posted"`
+	// StatusesPosted were taken with a 200. StatusesDiscarded had no webhook URL,
+	// StatusesLost were given up (retries over, or the queue full), in both inbound
+	// messages and notifications too.
 	StatusesPosted    int64 `json:"statuses_posted"`
 	StatusesDiscarded int64 `json:"statuses_discarded"`
 	StatusesLost      int64 `json:"statuses_lost"`
-	// StatusesPending are still to come: not due, held, queued or on the wire.
+	// StatusesPending are still to come, inbound messages and notifications too: not
+	// due, held, queued or on the wire.
 	StatusesPending int64 `json:"statuses_pending"`
 }
 
@@ -60,16 +78,30 @@ type PhoneCounts struct {
 	Refused           int64        `json:"refused"`
 	ThrottledLimit    int64        `json:"throttled_limit"`
 	ThrottledProvoked int64        `json:"throttled_provoked"`
+	ThrottledPair     int64        `json:"throttled_pair"`
+	Inbound           int64        `json:"inbound"`         // inbound messages made
 	PeakPerSecond     int          `json:"peak_per_second"` // most accepts in any sliding second
 	Statuses          StatusCounts `json:"statuses"`        // distinct per message, as posted
+	// LimitCounts: inbound messages count in the window of a phone number.
+	LimitCounts
 }
 
-// ScopeCounts is one WABA or app in the ledger.
+// LimitCounts are a scope's limit in force and how far it was used.
+type LimitCounts struct {
+	Limit    int   `json:"limit"` // 0: none
+	WindowMS int64 `json:"window_ms"`
+	// PeakInWindow is the most that the limit's window held at an accept since the
+	// limit was set; 0 without a limit.
+	PeakInWindow int `json:"peak_in_window"`
+}
+
+// ScopeCounts is one WABA, app or WABA's management calls in the ledger.
 type ScopeCounts struct {
 	ID             string `json:"id"`
 	Accepted       int64  `json:"accepted"`
 	ThrottledLimit int64  `json:"throttled_limit"`
 	PeakPerSecond  int    `json:"peak_per_second"`
+	LimitCounts
 }
 
 // Delivery counts the messages of a phone number and template (empty for other types)
@@ -89,6 +121,8 @@ type Ledger struct {
 	Phones []PhoneCounts `json:"phones"`
 	WABAs  []ScopeCounts `json:"wabas"`
 	Apps   []ScopeCounts `json:"apps"`
+	// Management counts management calls by WABA.
+	Management []ScopeCounts `json:"management"`
 	// Deliveries compare with a delivery report.
 	Deliveries []Delivery `json:"deliveries"`
 	// Duplicates lists our message ids accepted more than once, the first 1,000.
@@ -122,8 +156,9 @@ func (s *Server) Ledger() Ledger {
 		Deliveries: make([]Delivery, 0, len(l.deliveries)),
 		Duplicates: append([]string{}, l.duplicates...),
 		Workers:    make(map[string]int64, len(l.byWorker)),
-		WABAs:      scopeCounts(s.scopes.wabas),
-		Apps:       scopeCounts(s.scopes.apps),
+		WABAs:      scopeCounts(s.scopes.wabas, s.scopes.defWABA),
+		Apps:       scopeCounts(s.scopes.apps, s.scopes.defApp),
+		Management: scopeCounts(s.scopes.management, s.scopes.defManag),
 	}
 	pending, lost := s.queue.counts()
 	out.Totals.StatusesPending = pending
@@ -132,6 +167,7 @@ func (s *Server) Ledger() Ledger {
 		out.Phones = append(out.Phones, PhoneCounts{
 			ID: p.id, WABAID: p.waba.id, AppID: p.app.id, Accepted: p.accepted, Refused: p.refused,
 			ThrottledLimit: p.throttled, ThrottledProvoked: p.throttledProvoked, PeakPerSecond: p.accepts.peak,
+			ThrottledPair: p.throttledPair, Inbound: p.received, LimitCounts: p.limitCounts(s.scopes.defPhone),
 			Statuses: StatusCounts{p.statuses[statusSent], p.statuses[statusDelivered], p.statuses[statusRead],
 				p.statuses[statusPlayed], p.statuses[statusFailed]},
 		})
@@ -153,10 +189,15 @@ func (s *Server) Ledger() Ledger {
 	return out
 }
 
-func scopeCounts(m map[string]*scope) []ScopeCounts {
+func (sc *scope) limitCounts(def Limit) LimitCounts {
+	limit := sc.limit(def)
+	return LimitCounts{limit.Max, limit.window().Milliseconds(), sc.windowPeak}
+}
+
+func scopeCounts(m map[string]*scope, def Limit) []ScopeCounts {
 	out := make([]ScopeCounts, 0, len(m))
 	for _, sc := range m {
-		out = append(out, ScopeCounts{sc.id, sc.accepted, sc.throttled, sc.accepts.peak})
+		out = append(out, ScopeCounts{sc.id, sc.accepted, sc.throttled, sc.accepts.peak, sc.limitCounts(def)})
 	}
 	slices.SortFunc(out, func(a, b ScopeCounts) int { return cmp.Compare(a.ID, b.ID) })
 	return out

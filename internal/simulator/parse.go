@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"net/http"
 	"strconv"
 	"strings"
 )
@@ -16,7 +15,7 @@ type message struct {
 	readReceipt bool
 	marketing   bool
 	input       string // to or recipient, as sent
-	waID        string // digits of to, or the group's id
+	waID        string // WhatsApp ID of to, or the group's id
 	userID      string // recipient, where to is absent
 	typ         string
 	template    string
@@ -105,7 +104,7 @@ func parseMessage(body []byte) (*message, *graphError) {
 	}
 	if to == "" {
 		m.input, m.userID = recipient, recipient
-	} else if m.waID = digitsOf(to); m.waID == "" {
+	} else if m.waID = waIDOf(digitsOf(to)); m.waID == "" {
 		m.waID = to // a group's id
 	}
 	m.last4 = lastFour(m.input)
@@ -175,12 +174,6 @@ func (m *message) parseOpaque() {
 	h := fnv.New128a()
 	_, _ = h.Write([]byte(id))
 	m.ours, m.oursText = ourID(h.Sum(nil)), strings.Clone(id)
-}
-
-// invalid is a refusal of the body.
-func invalid(code int, details string) *graphError {
-	title := map[int]string{100: "Invalid parameter", 131008: "Required parameter is missing"}[code]
-	return &graphError{status: http.StatusBadRequest, code: code, message: fmt.Sprintf("(#%d) %s", code, title), details: details}
 }
 
 func digitsOf(s string) string {

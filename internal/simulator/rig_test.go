@@ -98,6 +98,8 @@ type reply struct {
 	status  int
 	dropped bool
 	ctype   string
+	header  http.Header
+	raw     string
 	body    struct {
 		Product  string `json:"messaging_product"`
 		Success  bool
@@ -156,6 +158,7 @@ func do(ctx context.Context, t *testing.T, s *Server, method, path, body string,
 	}()
 	s.Handler().ServeHTTP(rec, req)
 	rep.status, rep.ctype = rec.Code, rec.Header().Get("Content-Type")
+	rep.header, rep.raw = rec.Header(), rec.Body.String()
 	if rec.Body.Len() > 0 && strings.HasPrefix(path, "/v") {
 		if err := json.Unmarshal(rec.Body.Bytes(), &rep.body); err != nil {
 			t.Errorf("answer is not JSON: %v", err)
@@ -167,6 +170,23 @@ func do(ctx context.Context, t *testing.T, s *Server, method, path, body string,
 func (r *rig) post(body string) reply {
 	r.t.Helper()
 	return do(r.t.Context(), r.t, r.s, http.MethodPost, "/v23.0/"+testPhone+"/messages", body, nil)
+}
+
+// postTo sends a text to a recipient from a phone number.
+func (r *rig) postTo(phone, to string) reply {
+	r.t.Helper()
+	body := `{"messaging_product":"whatsapp","to":"` + to + `","type":"text","text":{"body":"hello"}}`
+	return do(r.t.Context(), r.t, r.s, http.MethodPost, "/v23.0/"+phone+"/messages", body, nil)
+}
+
+// pass lets virtual time pass.
+func pass(d time.Duration) { <-time.After(d) }
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // text is a text body for a recipient with these last four digits.

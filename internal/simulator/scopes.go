@@ -9,13 +9,14 @@ import (
 // maxPhones bounds the phone numbers registered by requests alone.
 const maxPhones = 100_000
 
-// scope is a phone, WABA or app: its limit and its accepts.
+// scope is a phone, WABA, app or a WABA's management calls: its limit and its accepts.
 type scope struct {
-	id        string
-	own       *Limit // nil: the default of its kind
-	accepts   history
-	accepted  int64
-	throttled int64
+	id         string
+	own        *Limit // nil: the default of its kind
+	accepts    history
+	windowPeak int // most accepts in the limit's window since the limit was set
+	accepted   int64
+	throttled  int64
 }
 
 func (sc *scope) limit(def Limit) Limit {
@@ -25,63 +26,98 @@ func (sc *scope) limit(def Limit) Limit {
 	return def
 }
 
+// set sets the scope's own limit; what follows is judged by it.
+func (sc *scope) set(limit *Limit) { sc.own, sc.windowPeak = limit, 0 }
+
+// held counts what the limit's window holds; 0 without a limit.
+func (sc *scope) held(arrival time.Duration, limit Limit) int {
+	if limit.Max <= 0 {
+		return 0
+	}
+	return HeldIn(sc.accepts.live(), arrival, limit.window())
+}
+
+// take records an accept; held is what the window held before it.
+func (sc *scope) take(arrival time.Duration, limit Limit, held int) {
+	sc.accepts.addFor(arrival, limit)
+	sc.accepted++
+	if limit.Max > 0 {
+		sc.windowPeak = max(sc.windowPeak, held+1)
+	}
+}
+
+func (sc *scope) reset() {
+	sc.accepts, sc.windowPeak, sc.accepted, sc.throttled = history{}, 0, 0, 0
+}
+
 type phone struct {
 	scope
 	index     uint32
+	cfg       PhoneConfig
 	display   string
 	waba, app *scope
 	pair      *Limit
+	inbound   history // times of inbound messages, also of those still to come
 
-	refused, throttledProvoked int64
-	statuses                   [statusCount]int64 // distinct per message
+	refused, throttledProvoked, throttledPair, received int64
+
+	statuses [statusCount]int64 // distinct per message
 }
 
-type pairKey struct {
-	phone uint32
-	to    string
+func (p *phone) pairLimit(def Limit) Limit {
+	if p.pair != nil {
+		return *p.pair
+	}
+	return def
+}
+
+// held counts what the phone number's window holds: inbound and outbound share it.
+func (p *phone) held(arrival time.Duration, limit Limit) int {
+	n := p.scope.held(arrival, limit)
+	if len(p.inbound.times) > 0 && limit.Max > 0 {
+		n += HeldIn(p.inbound.live(), arrival, limit.window())
+	}
+	return n
 }
 
 // scopes holds every limit and decides. The Server's mutex guards it: a decision takes
 // about a microsecond, far below what a request costs, and one lock makes "all scopes
 // or none" plain.
 type scopes struct {
-	last                             time.Duration // latest arrival seen
-	defPhone, defWABA, defApp, defPr Limit
-	phones                           map[string]*phone
-	byIndex                          []*phone
-	wabas, apps                      map[string]*scope
-	pairs                            map[pairKey]*history
-	sweepAt                          int // size of pairs at which old ones are swept
+	last                                time.Duration // latest arrival seen
+	defPhone, defWABA, defApp, defManag Limit
+	phones                              map[string]*phone
+	byIndex                             []*phone
+	wabas, apps, management             map[string]*scope
+	pairs                               pairs
 }
 
 func newScopes(cfg Config) scopes {
 	return scopes{
-		defPhone: Limit{Max: cfg.PhonePerSecond},
-		defWABA:  Limit{Max: cfg.WABAPerSecond},
-		defApp:   Limit{Max: cfg.AppPerSecond},
-		defPr:    cfg.Pair,
-		phones:   map[string]*phone{},
-		wabas:    map[string]*scope{},
-		apps:     map[string]*scope{},
-		pairs:    map[pairKey]*history{},
-		sweepAt:  4096,
+		defPhone:   Limit{Max: cfg.PhonePerSecond},
+		defWABA:    Limit{Max: cfg.WABAPerSecond},
+		defApp:     Limit{Max: cfg.AppPerSecond},
+		phones:     map[string]*phone{},
+		wabas:      map[string]*scope{},
+		apps:       map[string]*scope{},
+		management: map[string]*scope{},
+		pairs:      newPairs(cfg.Pair),
 	}
 }
 
 // reset forgets accepts and counters and keeps phones and limits.
 func (s *scopes) reset() {
-	clear(s.pairs)
-	clean := func(sc *scope) { sc.accepts, sc.accepted, sc.throttled = history{}, 0, 0 }
+	clear(s.pairs.of)
 	for _, p := range s.byIndex {
-		clean(&p.scope)
-		p.refused, p.throttledProvoked = 0, 0
+		p.scope.reset()
+		p.inbound = history{}
+		p.refused, p.throttledProvoked, p.throttledPair, p.received = 0, 0, 0, 0
 		p.statuses = [statusCount]int64{}
 	}
-	for _, w := range s.wabas {
-		clean(w)
-	}
-	for _, a := range s.apps {
-		clean(a)
+	for _, kind := range []map[string]*scope{s.wabas, s.apps, s.management} {
+		for _, sc := range kind {
+			sc.reset()
+		}
 	}
 }
 
@@ -118,39 +154,79 @@ func (s *scopes) setPhone(id string, cfg PhoneConfig) {
 	if p == nil {
 		return
 	}
-	p.waba, p.app = shared(s.wabas, cfg.WABAID), shared(s.apps, cfg.AppID)
-	if p.display = cfg.DisplayPhoneNumber; p.display == "" {
-		p.display = displayNumber(id)
-	}
-	p.own = nil
+	s.describe(p, cfg)
+	p.set(nil)
 	if cfg.PerSecond != 0 {
-		p.own = &Limit{Max: max(cfg.PerSecond, 0)}
+		p.set(&Limit{Max: max(cfg.PerSecond, 0)})
 	}
 }
 
-func (s *scopes) setLimit(kind, id string, limit Limit) error {
-	defaults := map[string]*Limit{"phone": &s.defPhone, "waba": &s.defWABA, "app": &s.defApp, "pair": &s.defPr}
+// describe sets all of a phone number but its limit.
+func (s *scopes) describe(p *phone, cfg PhoneConfig) {
+	p.cfg = cfg
+	p.waba, p.app = shared(s.wabas, cfg.WABAID), shared(s.apps, cfg.AppID)
+	if p.display = cfg.DisplayPhoneNumber; p.display == "" {
+		p.display = displayNumber(p.id)
+	}
+}
+
+func (s *scopes) setLimit(kind, id string, limit Limit, now time.Duration) error {
+	if kind == "pair" {
+		return s.setPair(id, limit, now)
+	}
+	defaults := map[string]*Limit{"phone": &s.defPhone, "waba": &s.defWABA, "app": &s.defApp, "management": &s.defManag}
 	def := defaults[kind]
 	switch {
 	case def == nil:
-		return fmt.Errorf("setting a limit: unknown scope %q (phone, waba, app, pair)", kind)
+		return fmt.Errorf("setting a limit: unknown scope %q (phone, waba, app, pair, management)", kind)
 	case id == "":
 		*def = limit
+		s.judgeAnew(kind)
 	case kind == "waba":
-		shared(s.wabas, id).own = &limit
+		shared(s.wabas, id).set(&limit)
 	case kind == "app":
-		shared(s.apps, id).own = &limit
+		shared(s.apps, id).set(&limit)
+	case kind == "management":
+		shared(s.management, id).set(&limit)
 	default:
 		p := s.phone(id)
 		if p == nil {
 			return fmt.Errorf("setting the limit of phone %q: too many phones", id)
 		}
-		if kind == "pair" {
-			p.pair = &limit
-		} else {
-			p.own = &limit
+		p.set(&limit)
+	}
+	return nil
+}
+
+// judgeAnew starts the peaks of the scopes whose default limit has changed.
+func (s *scopes) judgeAnew(kind string) {
+	if kind == "phone" {
+		for _, p := range s.byIndex {
+			if p.own == nil {
+				p.windowPeak = 0
+			}
+		}
+		return
+	}
+	for _, sc := range map[string]map[string]*scope{"waba": s.wabas, "app": s.apps, "management": s.management}[kind] {
+		if sc.own == nil {
+			sc.windowPeak = 0
 		}
 	}
+}
+
+func (s *scopes) setPair(id string, limit Limit, now time.Duration) error {
+	if id == "" {
+		s.pairs.retune(func(i uint32) bool { return s.byIndex[i].pair == nil }, now, s.pairs.def, limit)
+		s.pairs.def = limit
+		return nil
+	}
+	p := s.phone(id)
+	if p == nil {
+		return fmt.Errorf("setting the pair limit of phone %q: too many phones", id)
+	}
+	s.pairs.retune(func(i uint32) bool { return i == p.index }, now, p.pairLimit(s.pairs.def), limit)
+	p.pair = &limit
 	return nil
 }
 
@@ -162,59 +238,50 @@ func (s *scopes) monotone(arrival time.Duration) time.Duration {
 }
 
 // admit checks all four scopes and records the accept in all of them, or in none and
-// returns the throttle error. arrival must come from monotone.
-func (s *scopes) admit(p *phone, to string, arrival time.Duration) *graphError {
+// returns the throttle error with its scope and that scope's id. arrival must come from
+// monotone.
+func (s *scopes) admit(p *phone, to string, arrival time.Duration) (fault *graphError, kind, id string) {
 	phoneLimit, wabaLimit, appLimit := p.limit(s.defPhone), p.waba.limit(s.defWABA), p.app.limit(s.defApp)
-	pairLimit := s.defPr
-	if p.pair != nil {
-		pairLimit = *p.pair
+	pairLimit := p.pairLimit(s.pairs.def)
+	var pr *pair
+	if pairLimit.on() {
+		pr = s.pairs.get(pairKey{p.index, to}, arrival, s.byIndex)
 	}
-	var pair *history
-	if pairLimit.Max > 0 {
-		pair = s.pair(pairKey{p.index, to}, arrival, pairLimit.window())
-	}
+	inPhone, inWABA, inApp := p.held(arrival, phoneLimit), p.waba.held(arrival, wabaLimit), p.app.held(arrival, appLimit)
 	switch {
-	case !Admits(p.accepts.live(), arrival, phoneLimit):
+	case phoneLimit.Max > 0 && inPhone >= phoneLimit.Max:
 		p.throttled++
-		return errPhoneThrottled
-	case !Admits(p.waba.accepts.live(), arrival, wabaLimit):
+		return errPhoneThrottled, scopePhone, p.id
+	case wabaLimit.Max > 0 && inWABA >= wabaLimit.Max:
 		p.waba.throttled++
-		return errWABAThrottled
-	case !Admits(p.app.accepts.live(), arrival, appLimit):
+		return errWABAThrottled, scopeWABA, p.waba.id
+	case appLimit.Max > 0 && inApp >= appLimit.Max:
 		p.app.throttled++
-		return errAppThrottled
-	case pair != nil && !Admits(pair.live(), arrival, pairLimit):
-		return errPairThrottled
+		return errAppThrottled, scopeApp, p.app.id
+	case pr != nil && !pr.admits(arrival, pairLimit):
+		p.throttledPair++
+		return errPairThrottled, scopePair, p.id
 	}
-	p.accepts.add(arrival, phoneLimit.window())
-	p.waba.accepts.add(arrival, wabaLimit.window())
-	p.app.accepts.add(arrival, appLimit.window())
-	if pair != nil {
-		pair.add(arrival, pairLimit.window())
+	p.take(arrival, phoneLimit, inPhone)
+	p.waba.take(arrival, wabaLimit, inWABA)
+	p.app.take(arrival, appLimit, inApp)
+	if pr != nil {
+		pr.take(arrival, pairLimit)
 	}
-	p.accepted++
-	p.waba.accepted++
-	p.app.accepted++
-	return nil
+	return nil, "", ""
 }
 
-// pair finds a pair's accepts. Pairs that have been quiet for a window are swept each
-// time their number has doubled, so their memory follows what is in use.
-func (s *scopes) pair(key pairKey, now, window time.Duration) *history {
-	if h := s.pairs[key]; h != nil {
-		return h
+// manage checks and records a management call of a WABA.
+func (s *scopes) manage(waba string, arrival time.Duration) *graphError {
+	sc := shared(s.management, waba)
+	limit := sc.limit(s.defManag)
+	held := sc.held(arrival, limit)
+	if limit.Max > 0 && held >= limit.Max {
+		sc.throttled++
+		return errManagementThrottled
 	}
-	if len(s.pairs) >= s.sweepAt {
-		for k, h := range s.pairs {
-			if live := h.live(); len(live) == 0 || live[len(live)-1] <= now-window {
-				delete(s.pairs, k)
-			}
-		}
-		s.sweepAt = max(4096, 2*len(s.pairs))
-	}
-	h := &history{}
-	s.pairs[pairKey{key.phone, strings.Clone(key.to)}] = h
-	return h
+	sc.take(arrival, limit, held)
+	return nil
 }
 
 // displayNumber makes a plausible number of a phone number id, for webhooks.

@@ -34,7 +34,7 @@ package simulator
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
+	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -72,7 +72,8 @@ type Config struct {
 	// PhonePerSecond, WABAPerSecond and AppPerSecond are the default limits of each
 	// scope in messages a sliding second; 0 means none.
 	PhonePerSecond, WABAPerSecond, AppPerSecond int
-	// Pair limits messages from one phone number to one recipient; Max 0 means none.
+	// Pair limits messages from one phone number to one recipient, all spellings of
+	// whose number are one; the zero Limit means none.
 	Pair Limit
 	// Token is the bearer token that must be presented; empty accepts any.
 	Token string
@@ -98,6 +99,12 @@ type PhoneConfig struct {
 	// PerSecond is the number's own limit; 0 means the default limit of phones, a
 	// negative value none.
 	PerSecond int
+	// Throughput is the level that reading the number answers: STANDARD (also when
+	// empty), HIGH or NOT_APPLICABLE. It changes no limit.
+	Throughput string
+	// VerifiedName, QualityRating (empty means GREEN), Status (CONNECTED) and
+	// MessagingLimit (TIER_UNLIMITED) are answered likewise.
+	VerifiedName, QualityRating, Status, MessagingLimit string
 }
 
 // settings are read on every request and changed at run time as a whole.
@@ -123,10 +130,14 @@ type Server struct {
 	settings   atomic.Pointer[settings]
 	settingsMu sync.Mutex // serialises changes of settings
 
-	mu     sync.Mutex // guards scopes, ledger and provoked
-	scopes scopes
-	ledger ledger
-	once   onceMemory
+	mu       sync.Mutex // guards what follows, up to queue
+	scopes   scopes
+	ledger   ledger
+	once     onceMemory
+	rules    rules
+	usage    Usage
+	refusals refusalLog
+	inbound  int64 // inbound messages made since the start
 
 	queue   statusQueue
 	traceID atomic.Uint64
@@ -252,17 +263,56 @@ func (s *Server) SetPhone(id string, cfg PhoneConfig) {
 	s.scopes.setPhone(id, cfg)
 }
 
-// SetLimits sets the limit of one scope ("phone", "waba", "app", "pair"): of the thing
-// with that id, or the scope's default where id is empty. For "pair" the id is a phone
-// number id. Max 0 means no limit. It takes effect for the next request, with the
-// accepts of the last second remembered.
+var throughputLevels = map[string]bool{"STANDARD": true, "HIGH": true, "NOT_APPLICABLE": true}
+
+// SetThroughput sets the throughput level that reading a phone number answers:
+// STANDARD, HIGH or NOT_APPLICABLE. It changes no limit.
+func (s *Server) SetThroughput(phone, level string) error {
+	if !throughputLevels[level] {
+		return errors.New("setting the throughput: the level is none of STANDARD, HIGH, NOT_APPLICABLE")
+	}
+	return s.updatePhone(phone, func(cfg *PhoneConfig) { cfg.Throughput = level }, nil)
+}
+
+// updatePhone registers a phone number or changes of it what f changes, and its limit
+// to perSecond (as in PhoneConfig) if that is not nil.
+func (s *Server) updatePhone(id string, f func(*PhoneConfig), perSecond *int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.scopes.phone(id)
+	if p == nil {
+		return errors.New("setting a phone number: too many phones")
+	}
+	cfg := p.cfg
+	f(&cfg)
+	if perSecond == nil {
+		s.scopes.describe(p, cfg)
+		return nil
+	}
+	cfg.PerSecond = *perSecond
+	s.scopes.setPhone(id, cfg)
+	return nil
+}
+
+// SetLimits sets the limit of one scope ("phone", "waba", "app", "pair", "management"):
+// of the thing with that id, or the scope's default where id is empty. For "pair" the id
+// is a phone number id, for "management" (reads of a WABA and its phone numbers) a WABA
+// id. A zero Limit means none. It takes effect for the next request, with the accepts of
+// the last hour remembered (the newest 16,384 at least); a pair remembers what it did
+// under the pair limit before.
 func (s *Server) SetLimits(scope, id string, limit Limit) error {
-	if limit.Max < 0 || limit.Window < 0 {
-		return fmt.Errorf("setting the limit of %s %q: negative value", scope, id)
+	if err := limit.check(scope); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.scopes.setLimit(scope, id, limit)
+	return s.scopes.setLimit(scope, id, limit, s.scopes.monotone(s.now()))
+}
+
+// SetPairLimit gives each pair of the phone number (of all where it is empty) a bucket
+// of burst tokens that gets one back each window; burst 0 means no limit.
+func (s *Server) SetPairLimit(phone string, burst int, window time.Duration) error {
+	return s.SetLimits("pair", phone, Limit{Burst: burst, Window: window})
 }
 
 // Hold keeps statuses queued until Release.
@@ -271,8 +321,9 @@ func (s *Server) Hold() { s.queue.setHeld(true) }
 // Release lets held statuses go.
 func (s *Server) Release() { s.queue.setHeld(false) }
 
-// Reset forgets all accepts, counters, pending statuses and provoked throttles, and
-// releases held webhooks. Phones, limits and other settings stay.
+// Reset forgets all accepts, counters, pending webhooks and provoked throttles, and
+// releases held webhooks. Phones, limits, errors on demand, the record of refusals and
+// other settings stay.
 func (s *Server) Reset() {
 	s.mu.Lock()
 	s.ledger = newLedger(s.ledger.next)

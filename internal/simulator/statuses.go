@@ -15,8 +15,10 @@ const (
 	linger     = 2 * time.Millisecond // between two looks at the schedule, so that batches form
 )
 
-// pending is an accepted message whose statuses are not all posted yet.
+// pending is an accepted message whose statuses are not all posted yet; or inbound
+// messages of one request, or a notification (statuses then only counts them).
 type pending struct {
+	carries    uint8
 	generation int64
 	seq        int64
 	statuses   []status
@@ -28,6 +30,10 @@ type pending struct {
 	to, userID               string
 	opaque, category         string
 	billedBy                 status // the one of delivered and read that carries the price
+	failure                  *hookError
+	text                     string // of inbound messages
+	field                    string // of a notification, and its value
+	value                    []byte
 
 	left    atomic.Int32
 	settled chan struct{} // closed when nothing is left; only where someone waits
@@ -39,9 +45,9 @@ func newPending(generation, seq int64, p *phone, m *message, steer behaviour, de
 		generation: generation, seq: seq, statuses: steer.statuses, delay: delay,
 		phoneID: p.id, wabaID: p.waba.id, display: p.display,
 		to: m.waID, userID: m.userID, opaque: m.opaque, category: category(m),
-		billedBy: statusCount,
+		billedBy: statusCount, failure: steer.failure,
 	}
-	if m.typ == "reaction" && len(t.statuses) > 0 && t.statuses[0] != statusFailed {
+	if m.typ == "reaction" && steer.failure == nil && len(t.statuses) > 0 && t.statuses[0] != statusFailed {
 		t.statuses = []status{statusSent} // documented: a reaction gets no other status
 	}
 	if steer.answer == answerAfterStatuses {
@@ -74,6 +80,7 @@ func category(m *message) string {
 type event struct {
 	p      *pending
 	status status
+	step   int // of p.statuses
 	at     time.Duration
 	priced bool
 }
@@ -114,6 +121,7 @@ type statusQueue struct {
 	head       int
 	held       bool
 	pending    int64
+	notices    int   // of those pending
 	lost       int64 // not queued because the queue was full
 
 	earlier chan struct{} // the first due time moved forward
@@ -127,12 +135,30 @@ func (q *statusQueue) init() {
 }
 
 func (q *statusQueue) add(p *pending, now time.Duration) {
-	n := int64(len(p.statuses))
-	if n == 0 {
+	if len(p.statuses) == 0 {
 		return
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.push(p, now)
+}
+
+// addNotice adds a notification; false when too many wait.
+func (q *statusQueue) addNotice(p *pending, now time.Duration) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.notices >= maxNotices {
+		return false
+	}
+	if p.generation == q.generation {
+		q.notices++
+	}
+	q.push(p, now)
+	return true
+}
+
+func (q *statusQueue) push(p *pending, now time.Duration) {
+	n := int64(len(p.statuses))
 	switch {
 	case p.generation != q.generation: // accepted just before a reset
 		p.settle(len(p.statuses))
@@ -158,7 +184,7 @@ func (q *statusQueue) fire(now time.Duration) (next time.Duration, ok bool) {
 	for len(q.schedule) > 0 && q.schedule[0].due <= now {
 		p := q.schedule[0]
 		st := p.statuses[p.next]
-		q.outbox = append(q.outbox, event{p: p, status: st, at: p.due, priced: p.priced(st)})
+		q.outbox = append(q.outbox, event{p: p, status: st, step: p.next, at: p.due, priced: p.priced(st)})
 		if p.next++; p.next < len(p.statuses) {
 			p.due += p.delay
 			heap.Fix(&q.schedule, 0)
@@ -188,14 +214,20 @@ func (p *pending) priced(st status) bool {
 	return false
 }
 
-// take removes up to batchSize due statuses from the outbox, unless they are held.
+// take removes up to batchSize due statuses from the outbox, unless they are held. A
+// notification comes alone.
 func (q *statusQueue) take() []event {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.held || q.head == len(q.outbox) {
 		return nil
 	}
-	n := min(batchSize, len(q.outbox)-q.head)
+	n := 1
+	for most := min(batchSize, len(q.outbox)-q.head); n < most; n++ {
+		if q.outbox[q.head].p.carries == carriesNotice || q.outbox[q.head+n].p.carries == carriesNotice {
+			break
+		}
+	}
 	batch := append([]event(nil), q.outbox[q.head:q.head+n]...)
 	clear(q.outbox[q.head : q.head+n])
 	if q.head += n; q.head == len(q.outbox) || q.head > 65_536 {
@@ -227,6 +259,9 @@ func (q *statusQueue) done(batch []event) {
 	for _, e := range batch {
 		if e.p.generation == q.generation {
 			q.pending--
+			if e.p.carries == carriesNotice {
+				q.notices--
+			}
 		}
 		e.p.settle(1)
 	}
@@ -250,7 +285,7 @@ func (q *statusQueue) reset(generation int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.generation = generation
-	q.schedule, q.outbox, q.head, q.pending, q.lost = nil, nil, 0, 0, 0
+	q.schedule, q.outbox, q.head, q.pending, q.notices, q.lost = nil, nil, 0, 0, 0, 0
 }
 
 func (q *statusQueue) counts() (pending, lost int64) {

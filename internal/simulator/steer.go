@@ -40,6 +40,7 @@ type behaviour struct {
 	once        bool        // before and resetBefore only the first time
 	answer      int
 	statuses    []status
+	failure     *hookError // what statusFailed tells; nil: undeliverable
 }
 
 var ordinary = behaviour{statuses: []status{statusSent, statusDelivered}}

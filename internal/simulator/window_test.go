@@ -82,7 +82,7 @@ func TestPeakOfRecordedArrivals(t *testing.T) {
 			}
 			var h history
 			for _, at := range tt.accepts {
-				h.add(at, 0)
+				h.add(at, 0, 1)
 			}
 			if h.peak != tt.want {
 				t.Errorf("history.peak = %d, want %d", h.peak, tt.want)
@@ -117,7 +117,7 @@ func TestWindowProperties(t *testing.T) {
 				continue
 			}
 			all = append(all, now)
-			h.add(now, limit.window())
+			h.add(now, limit.window(), limit.Max)
 		}
 		if got := Peak(all, limit.Window); got > limit.Max {
 			t.Fatalf("peak %d over limit %d", got, limit.Max)
@@ -131,9 +131,23 @@ func TestWindowProperties(t *testing.T) {
 func TestHistoryForgets(t *testing.T) {
 	var h history
 	for _, at := range every(0, time.Millisecond, 100_000) {
-		h.add(at, time.Second)
+		h.add(at, time.Second, 10)
 	}
 	if len(h.live()) != 1000 || cap(h.times) > 8192 {
 		t.Errorf("keeps %d times in %d places, want 1000 in at most 8192", len(h.live()), cap(h.times))
+	}
+	var scope history
+	for _, at := range every(0, 10*time.Millisecond, 400_000) { // more than an hour
+		scope.addFor(at, Limit{Max: 3})
+	}
+	if len(scope.live()) != keptAccepts || cap(scope.times) > 8*keptAccepts {
+		t.Errorf("a scope keeps %d times in %d places", len(scope.live()), cap(scope.times))
+	}
+	var slow history
+	for _, at := range every(0, time.Minute, 200) {
+		slow.addFor(at, Limit{})
+	}
+	if len(slow.live()) != 60 {
+		t.Errorf("keeps %d times of an hour, want 60", len(slow.live()))
 	}
 }

@@ -253,3 +253,50 @@ func BenchmarkMessages(b *testing.B) {
 		handler.ServeHTTP(httptest.NewRecorder(), req)
 	}
 }
+
+// TestViewsWhileMessagesCome: the views count what is there, without stopping it.
+func TestViewsWhileMessagesCome(t *testing.T) {
+	w := wire(t, Config{PhonePerSecond: 200})
+	var senders, viewers sync.WaitGroup
+	done := make(chan struct{})
+	viewers.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if _, err := w.sim.Rates(time.Second, 0, 0); err != nil {
+				t.Errorf("rates: %v", err)
+			}
+			w.sim.Refusals(0, 100)
+			w.sim.Ledger()
+		}
+	})
+	for i := range 8 {
+		senders.Go(func() {
+			for range 100 {
+				if _, _, err := w.call(http.MethodPost, fmt.Sprintf("/v23.0/%d/messages", i%2), text("1234", "")); err != nil {
+					t.Errorf("message: %v", err)
+				}
+			}
+		})
+	}
+	senders.Wait()
+	close(done)
+	viewers.Wait()
+	rates, err := w.sim.Rates(100*time.Millisecond, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var accepted int64
+	for _, counts := range rates.Phones {
+		for _, n := range counts {
+			accepted += int64(n)
+		}
+	}
+	totals := w.sim.Ledger().Totals
+	if accepted != totals.Accepted || int64(len(w.sim.Refusals(0, 10_000))) != totals.ThrottledPhone || accepted+totals.ThrottledPhone != 800 {
+		t.Errorf("rates %d, refusals %d, totals %+v", accepted, len(w.sim.Refusals(0, 10_000)), totals)
+	}
+}
