@@ -24,6 +24,8 @@ type Job struct {
 	MessageID     uuid.UUID
 	PhoneNumberID string
 	Priority      int
+	// Place is its scheduled_at: its place among the jobs of its lane and priority.
+	Place time.Time
 }
 
 // Ref names this run.
@@ -212,7 +214,7 @@ type sendWorker struct {
 
 func (w *sendWorker) Work(ctx context.Context, job *river.Job[SendArgs]) error {
 	v := w.handle(ctx, Job{
-		ID: job.ID, Attempt: job.Attempt, MessageID: job.Args.ID, PhoneNumberID: PhoneNumberID(job.Queue), Priority: job.Priority,
+		ID: job.ID, Attempt: job.Attempt, MessageID: job.Args.ID, PhoneNumberID: PhoneNumberID(job.Queue), Priority: job.Priority, Place: job.ScheduledAt,
 	})
 	switch v.kind {
 	case snoozed:

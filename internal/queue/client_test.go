@@ -100,7 +100,7 @@ func TestALaneIsWorkedInOrderOfPriority(t *testing.T) {
 	open(t, c, "15550001", 1) // already open
 	for p := 1; p <= 4; p++ {
 		r := next(t, runs, "a run")
-		if want := (Job{ID: r.job.ID, Attempt: 1, MessageID: ids[p], PhoneNumberID: "15550001", Priority: p}); r.job != want {
+		if want := (Job{ID: r.job.ID, Attempt: 1, MessageID: ids[p], PhoneNumberID: "15550001", Priority: p, Place: r.job.Place}); r.job != want || r.job.Place.IsZero() {
 			t.Errorf("worked %+v, want %+v", r.job, want)
 		}
 		r.verdict <- Settled()
