@@ -61,8 +61,11 @@ type Key struct {
 	Scopes []Scope
 	// PhoneNumbers are the phone number ids it may use; empty means all.
 	PhoneNumbers []string
-	// RequestsPerSecond is 0 for no limit.
+	// RequestsPerSecond is 0 for no limit, as are the two below.
 	RequestsPerSecond int
+	// MessagesPerDay bounds what is accepted on a day in UTC, MaxBacklog what may wait.
+	MessagesPerDay int64
+	MaxBacklog     int64
 }
 
 // May says whether the key has a scope.
@@ -176,6 +179,12 @@ func fromRow(row store.APIKey) Key {
 	if row.RequestsPerSecond != nil {
 		k.RequestsPerSecond = *row.RequestsPerSecond
 	}
+	if row.MessagesPerDay != nil {
+		k.MessagesPerDay = *row.MessagesPerDay
+	}
+	if row.MaxBacklog != nil {
+		k.MaxBacklog = *row.MaxBacklog
+	}
 	return k
 }
 
@@ -208,6 +217,7 @@ type NewKey struct {
 	PhoneNumbers      []string
 	RequestsPerSecond *int
 	MessagesPerDay    *int64
+	MaxBacklog        *int64
 }
 
 // Create makes a key and gives it with the key itself, which is kept nowhere and shown only here.
@@ -250,6 +260,7 @@ func newRow(id uuid.UUID, bearer string, n NewKey) store.APIKey {
 	hash := sha256.Sum256([]byte(bearer))
 	row := store.APIKey{
 		ID: id, Name: n.Name, Hash: hash[:], PhoneNumbers: n.PhoneNumbers, RequestsPerSecond: n.RequestsPerSecond, MessagesPerDay: n.MessagesPerDay,
+		MaxBacklog: n.MaxBacklog,
 	}
 	for _, s := range n.Scopes {
 		row.Scopes = append(row.Scopes, string(s))

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"wagate/internal/account"
 	"wagate/internal/config"
 	"wagate/internal/dispatch"
 	"wagate/internal/owner"
@@ -59,7 +60,7 @@ func StartWorker(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log
 			token, err := sealer.Open(sealed, seal.AccessToken(wabaID))
 			return string(token), err
 		},
-		UnknownAfter: cfg.UnknownAfter, PostTimeout: cfg.PostTimeout, RecipientAllow: cfg.RecipientAllow,
+		UnknownAfter: cfg.UnknownAfter, PostTimeout: cfg.PostTimeout, RecipientAllow: cfg.RecipientAllow, BackoffMax: cfg.BackoffMax,
 	})
 	if err != nil {
 		return nil, err
@@ -77,6 +78,8 @@ func StartWorker(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log
 	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, client: client, sender: post, cancel: cancel}
 	w.wg.Go(func() { _ = own.Run(run) })
 	w.wg.Go(func() { _ = dispatcher.Run(run, client) })
+	reader := account.New(account.Config{Store: st, Graph: post, Owned: dispatcher.Owned, Token: dispatcher.Token, Logger: logger})
+	w.wg.Go(func() { _ = reader.Run(run) })
 	return w, nil
 }
 

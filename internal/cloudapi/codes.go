@@ -1,15 +1,11 @@
 // Package cloudapi is the wire format of the WhatsApp Cloud API: what goes
 // out, what comes back, what the error codes mean and what a webhook says. It
-// does no I/O and holds no policy.
+// does no I/O and decides nothing: what an error code calls for is data (codes.csv),
+// which package policy and the sender read.
 package cloudapi
 
 import (
-	"bytes"
-	_ "embed"
-	"encoding/csv"
-	"fmt"
-	"strconv"
-	"strings"
+	"net/http"
 	"time"
 )
 
@@ -46,31 +42,40 @@ const (
 	ActionUnknownOutcome   Action = "unknown_outcome"    // may have been accepted
 )
 
-// Rule is what one row of the code table says.
+// End is what an error code says of the try that it answered.
+type End string
+
+// The ends of a try that was answered by an error.
+const (
+	EndThrottled End = "throttled" // not taken: a limit; the message itself is in order
+	EndTransient End = "transient" // not taken, and may be tried again
+	EndRefused   End = "refused"   // not taken
+	EndUnknown   End = "unknown"   // may have been taken
+)
+
+// Rule is what one row of the code table says. Scope, Action and Title are Meta's
+// facts; what follows them is what the gateway makes of these.
 type Rule struct {
 	Scope  Scope
 	Action Action
 	Title  string        // Meta's short name of the error
-	Wait   time.Duration // the shortest wait that Meta documents for the code, or 0
+	Wait   time.Duration // the shortest wait for the code, by Meta's documentation where it gives one, or 0
+
+	End     End
+	Retries int // new tries that a refusal by answer allows nevertheless
+	Redos   int // new tries that the code in a failed webhook allows
+
+	Pauses          Scope         // what pauses: app, waba, phone, template, flow, or empty for nothing
+	Pause, PauseMax time.Duration // of the first pause and of the longest; 0 for nothing and for UntilLifted
+	UntilLifted     bool          // the pause ends when an operator or a webhook lifts it
+
+	Suppress        time.Duration // no marketing to the recipient: 0 does not apply, below 0 for good
+	Slow            bool          // the scope's rate in force is too high
+	SlowIfPerSecond bool          // likewise, where the scope has a rate per second
+	Alert           bool          // an operator should know
+	TemplateOff     bool          // the template is disabled
+	ByLink          bool          // Retries and Redos are for media that Meta fetches from a link
 }
-
-// row is one line of codes.csv: code is a number or a range first-last,
-// subcode 0 where the row is for every subcode.
-type row struct {
-	first, last, subcode int
-	rule                 Rule
-}
-
-type codeKey struct{ code, subcode int }
-
-//go:embed codes.csv
-var codesCSV []byte
-
-var (
-	codeRows   = mustParseCodes(codesCSV)
-	codeByKey  = indexCodes(codeRows)
-	codeRanges = rangesOf(codeRows)
-)
 
 // Lookup gives the rule for an error code and its subcode (0 for none): the
 // row of both, else of the code alone, else of the range that holds the code.
@@ -96,70 +101,43 @@ func Lookup(code, subcode int) (Rule, bool) {
 	return Rule{}, false
 }
 
-func indexCodes(rows []row) map[codeKey]Rule {
-	index := make(map[codeKey]Rule, len(rows))
-	for _, r := range rows {
-		if r.first == r.last {
-			index[codeKey{r.first, r.subcode}] = r.rule
-		}
-	}
-	return index
+// Judgement is what an error says, by its code and, where that says nothing, by the
+// HTTP status that it came with.
+type Judgement struct {
+	Rule
+	Known    bool // the code stands in the table
+	ByStatus bool // the rule is the status's, not the code's
 }
 
-func rangesOf(rows []row) []row {
-	var ranges []row
-	for _, r := range rows {
-		if r.first != r.last {
-			ranges = append(ranges, r)
-		}
+var (
+	ruleTooMany = Rule{ // the phone number is the narrowest scope that can be meant
+		Scope: ScopePhone, Action: ActionRetryBackoff, End: EndThrottled, Redos: 5,
+		Pauses: ScopePhone, Pause: time.Second, PauseMax: time.Minute,
 	}
-	return ranges
+	ruleRefused = Rule{Scope: ScopeMessage, Action: ActionFailPermanent, End: EndRefused}
+	ruleUnknown = Rule{Scope: ScopePlatform, Action: ActionUnknownOutcome, End: EndUnknown}
+)
+
+// Judge looks an error up that came with an HTTP status (0 for a webhook). The code
+// decides, whatever the status: throttles come as 400 and permanent errors as 500.
+// Only a 429 is a throttle of the phone number although its code is no limit, unless
+// the code says that a token, a phone number or a WABA cannot send; and a code that
+// nobody knows is refused in a webhook and with a 4xx, and unknown with any other
+// status.
+func Judge(code, subcode, status int) Judgement {
+	rule, known := Lookup(code, subcode)
+	switch {
+	case known && (status != http.StatusTooManyRequests || rule.End == EndThrottled || rule.End == EndTransient || rule.stops()):
+		return Judgement{Rule: rule, Known: true}
+	case status == http.StatusTooManyRequests:
+		return Judgement{Rule: ruleTooMany, Known: known, ByStatus: true}
+	case status == 0, status >= 400 && status < 500:
+		return Judgement{Rule: ruleRefused, ByStatus: true}
+	}
+	return Judgement{Rule: ruleUnknown, ByStatus: true}
 }
 
-// mustParseCodes reads the embedded table. It panics on a broken one, which
-// only a change of the file can cause and every test would show.
-func mustParseCodes(data []byte) []row {
-	rows, err := parseCodes(data)
-	if err != nil {
-		panic(err)
-	}
-	return rows
-}
-
-func parseCodes(data []byte) ([]row, error) {
-	lines, err := csv.NewReader(bytes.NewReader(data)).ReadAll()
-	if err != nil {
-		return nil, fmt.Errorf("reading the code table: %w", err)
-	}
-	rows := make([]row, 0, len(lines))
-	for i, f := range lines {
-		if i == 0 {
-			continue // column names
-		}
-		r := row{rule: Rule{Scope: Scope(f[2]), Action: Action(f[3]), Title: f[5]}}
-		first, last, isRange := strings.Cut(f[0], "-")
-		if r.first, err = strconv.Atoi(first); err != nil {
-			return nil, fmt.Errorf("reading the code table, line %d: %w", i+1, err)
-		}
-		r.last = r.first
-		if isRange {
-			if r.last, err = strconv.Atoi(last); err != nil {
-				return nil, fmt.Errorf("reading the code table, line %d: %w", i+1, err)
-			}
-		}
-		if f[1] != "" {
-			if r.subcode, err = strconv.Atoi(f[1]); err != nil {
-				return nil, fmt.Errorf("reading the code table, line %d: %w", i+1, err)
-			}
-		}
-		if f[4] != "" {
-			seconds, err := strconv.Atoi(f[4])
-			if err != nil {
-				return nil, fmt.Errorf("reading the code table, line %d: %w", i+1, err)
-			}
-			r.rule.Wait = time.Duration(seconds) * time.Second
-		}
-		rows = append(rows, r)
-	}
-	return rows, nil
+// stops says whether the code stops more than its message.
+func (r Rule) stops() bool {
+	return r.UntilLifted || r.Action == ActionPausePhone || r.Action == ActionPauseWABA || r.Action == ActionFailConfig
 }

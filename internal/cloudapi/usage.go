@@ -22,11 +22,10 @@ const (
 // whatsapp, which is sending, are preferred to those of management calls. It
 // is 0 when the header says nothing, and at most 7 days.
 func EstimatedRegain(h http.Header, wabaID string) time.Duration {
-	raw := h.Get("X-Business-Use-Case-Usage")
-	if raw == "" || len(raw) > maxUsageHeader || !json.Valid([]byte(raw)) {
+	b, ok := usageHeader(h, "X-Business-Use-Case-Usage")
+	if !ok {
 		return 0
 	}
-	b := []byte(raw)
 	if own := member(b, wabaID); own != nil {
 		return regainOf(own)
 	}
@@ -83,4 +82,60 @@ func waitOf(s string, unit time.Duration) time.Duration {
 		return maxWait
 	}
 	return time.Duration(f * float64(unit))
+}
+
+// Usage gives how much of its call limits the app and the WABA have used, in percent
+// (throttled at 100): of X-App-Usage, and of the WABA's objects of type whatsapp in
+// X-Business-Use-Case-Usage, the highest of call_count, total_cputime and total_time.
+// Objects are keyed by WABA or business id: where the WABA has none, those of all ids
+// count. What is not said is 0; nothing is over 1000.
+func Usage(h http.Header, wabaID string) (app, waba float64) {
+	if b, ok := usageHeader(h, "X-App-Usage"); ok {
+		app = usageOf(b)
+	}
+	b, ok := usageHeader(h, "X-Business-Use-Case-Usage")
+	if !ok {
+		return app, 0
+	}
+	sending := func(objects []byte) {
+		elements(objects, func(o []byte) bool {
+			if kind, _ := text(member(o, "type")); kind == "whatsapp" {
+				waba = max(waba, usageOf(o))
+			}
+			return true
+		})
+	}
+	if own := member(b, wabaID); own != nil {
+		sending(own)
+		return app, waba
+	}
+	members(b, func(_, value []byte) bool {
+		sending(value)
+		return true
+	})
+	return app, waba
+}
+
+// usageHeader reads a header that holds JSON; false when it is absent, too long or none.
+func usageHeader(h http.Header, name string) ([]byte, bool) {
+	raw := h.Get(name)
+	if raw == "" || len(raw) > maxUsageHeader {
+		return nil, false
+	}
+	b := []byte(raw)
+	return b, json.Valid(b)
+}
+
+// maxUsage bounds a percentage that a header gives.
+const maxUsage = 1000
+
+func usageOf(o []byte) float64 {
+	var most float64
+	for _, name := range [...]string{"call_count", "total_cputime", "total_time"} {
+		s, _ := textOrNumber(member(o, name))
+		if f, err := strconv.ParseFloat(s, 64); err == nil && f > most {
+			most = min(f, maxUsage)
+		}
+	}
+	return most
 }

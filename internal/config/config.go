@@ -54,6 +54,10 @@ type Config struct {
 	// the message's on_unknown decides.
 	UnknownAfter time.Duration
 
+	// BackoffMax (WAGATE_BACKOFF_MAX, 1s to 168h, preset 24h) bounds the pause after a throttle; what Meta itself says of
+	// its length is kept to.
+	BackoffMax time.Duration
+
 	// SecretKey (WAGATE_SECRET_KEY, base64 of 32 bytes), decoded: the key that seals tokens at rest.
 	SecretKey Secret
 	// AdminKey (WAGATE_ADMIN_KEY, 16 to 200 printable characters without spaces) is the first API key, with every right.
@@ -101,6 +105,7 @@ func LoadFor(command Command, lookup func(string) (string, bool)) (Config, error
 		GraphVersion:       e.match("WAGATE_GRAPH_VERSION", "v23.0", graphVersion, "must look like v23.0"),
 		PostTimeout:        e.duration("WAGATE_POST_TIMEOUT", 30*time.Second, time.Second, 5*time.Minute),
 		UnknownAfter:       e.duration("WAGATE_UNKNOWN_AFTER", time.Minute, time.Second, 24*time.Hour),
+		BackoffMax:         e.duration("WAGATE_BACKOFF_MAX", 24*time.Hour, time.Second, 168*time.Hour),
 		SecretKey:          e.secretKey("WAGATE_SECRET_KEY"),
 		AdminKey:           e.adminKey("WAGATE_ADMIN_KEY"),
 		WebhookVerifyToken: e.secret("WAGATE_WEBHOOK_VERIFY_TOKEN"),

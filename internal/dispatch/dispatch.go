@@ -5,6 +5,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -37,7 +38,7 @@ type Config struct {
 	Retries int
 	// Lead is how long before its slot a try is marked at most; preset 400 ms.
 	Lead time.Duration
-	// Late is how long after its slot a POST may still begin; preset 25 ms.
+	// Late is how long after its slot a POST may still begin; preset 25 ms. Half of it under an app's limit.
 	Late time.Duration
 	// PostTimeout bounds one POST, as the Sender is configured; preset 30 s. An open try of a living worker is left to it
 	// for twice that long.
@@ -46,6 +47,8 @@ type Config struct {
 	RecipientAllow []string
 	// IdleClose is how long a lane without work stays open; preset 30 s.
 	IdleClose time.Duration
+	// BackoffMax bounds the pause after a throttle, Meta's own word on its length aside; preset 24 h.
+	BackoffMax time.Duration
 }
 
 // Dispatcher works the lanes of one process.
@@ -61,8 +64,16 @@ type Dispatcher struct {
 	marks   *batch.Group[store.Mark, bool]
 	ends    *batch.Group[ending, struct{}]
 	reopens *batch.Group[reopening, struct{}]
+	// reserves takes places among the unique recipients of portfolios, where those are limited.
+	reserves *batch.Group[store.RecipientWant, store.RecipientGrant]
 
 	kick chan struct{}
+	// lease asks for shares of apps before their time.
+	lease chan struct{}
+	// selection are the pauses of templates, flows, tags, keys and priorities.
+	selection atomic.Pointer[selection]
+	// boundedKeys are the API keys whose backlog is counted.
+	boundedKeys atomic.Pointer[map[uuid.UUID]bool]
 
 	mu       sync.RWMutex
 	wabas    map[string]*waba
@@ -72,6 +83,10 @@ type Dispatcher struct {
 	// The keeper's own.
 	tokenless map[string]struct{} // WABAs of which it was said
 	expired   time.Time           // up to it expired messages were ended, in database time
+	window    store.Window        // up to it service windows were looked at for ended ones
+	drop      uuid.UUID           // up to it holds were looked at for messages that ended
+	published time.Time
+	counted   map[string]countedLane
 
 	activeMu sync.Mutex
 	active   map[int64]struct{}
@@ -82,12 +97,32 @@ type waba struct {
 	id    string
 	lease *owner.Lease
 	line  *limiter.Line
-	limit limiter.Limit // written by the keeper only
+	limit limiter.Limit // written by the keeper only, as perHour
 	lanes []*lane
-	appID atomic.Pointer[string]
-	token atomic.Pointer[string]
+	// perHour is messages an hour; 0 means no limit.
+	perHour float64
+	appID   atomic.Pointer[string]
+	token   atomic.Pointer[string]
+	// portfolio is nil without a limit of unique recipients.
+	portfolio atomic.Pointer[portfolio]
+	crowd     atomic.Int64 // about how many messages are held for want of a recipient's place
+	// appLimited says that a share of the app's calls is needed.
+	appLimited atomic.Bool
+	shareUntil atomic.Int64 // Unix nanoseconds: the end of the share of the app's calls
+	perSecond  atomic.Bool  // it has a limit a second
+	slots      atomic.Int64 // handed out, for the demand of a share
+	since      time.Time    // when it was taken up
+	restored   bool         // what was kept of slowed rates and busy recipients was read
+	keysAfter  string       // where the look at ordering keys goes on
+	ordering   ordering
 	// gone is set when the lease was lost or is yielded: its lanes close and it is dropped.
 	gone bool
+}
+
+// portfolio is a limit of unique recipients in a moving day.
+type portfolio struct {
+	id    string
+	limit int
 }
 
 // posts are the POSTs of a lane that are on the wire.
@@ -143,6 +178,14 @@ type lane struct {
 	running  atomic.Int64
 	lastWork atomic.Int64 // Unix nanoseconds
 	latency  atomic.Int64 // moving average of a POST, nanoseconds
+
+	pairNanos atomic.Int64 // time for one more message to the same recipient; 0: no limit
+	pairBurst atomic.Int64
+	pairs     pairTails
+	left      leaving
+	lastError atomic.Pointer[lastError]
+	credit    [4]float64 // of jobs that are to go before those of higher priorities; the keeper's
+	promoted  time.Time
 }
 
 // New makes a dispatcher. Give its Handle to the queue client, then call Run with that client.
@@ -157,6 +200,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	preset(&cfg.Late, 25*time.Millisecond)
 	preset(&cfg.PostTimeout, 30*time.Second)
 	preset(&cfg.IdleClose, 30*time.Second)
+	preset(&cfg.BackoffMax, 24*time.Hour)
 	if cfg.Retries <= 0 {
 		cfg.Retries = 8
 	}
@@ -166,14 +210,16 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	d := &Dispatcher{
 		cfg: cfg, store: cfg.Store, log: cfg.Logger, jobs: jobs, metrics: newMetrics(cfg.Registerer),
-		kick:  make(chan struct{}, 1),
+		kick: make(chan struct{}, 1), lease: make(chan struct{}, 1),
 		wabas: map[string]*waba{}, lanes: map[string]*lane{}, backoffs: map[scopeKey]*backoff{}, active: map[int64]struct{}{},
-		tokenless: map[string]struct{}{},
+		tokenless: map[string]struct{}{}, counted: map[string]countedLane{},
 	}
+	d.selection.Store(&selection{})
 	d.loads = batch.New(batch.Config{Max: 500, Flushers: 2}, d.load)
 	d.marks = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond}, d.mark)
 	d.ends = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond}, d.recordEndings)
 	d.reopens = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.recordReopenings)
+	d.reserves = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.reserve)
 	return d, nil
 }
 
@@ -181,9 +227,13 @@ func New(cfg Config) (*Dispatcher, error) {
 // dead workers left, and settles unknown messages at their deadline.
 func (d *Dispatcher) Run(ctx context.Context, client *queue.Client) error {
 	d.client = client
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { d.leaseShares(ctx) })
+	wg.Go(func() { d.countLanes(ctx) })
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
-	var refreshed, swept, settled time.Time
+	var refreshed, swept, settled, swept10 time.Time
 	for {
 		now := time.Now()
 		fresh := d.adopt(ctx)
@@ -192,7 +242,10 @@ func (d *Dispatcher) Run(ctx context.Context, client *queue.Client) error {
 			if d.attempt(ctx, "refreshing lanes", d.refresh) {
 				refreshed = now
 			}
+			d.attempt(ctx, "releasing what pauses held", d.releaseCauses)
+			d.attempt(ctx, "moving starved priorities on", d.promote)
 		}
+		d.attempt(ctx, "releasing holds", d.releaseDue)
 		d.attempt(ctx, "opening lanes", d.openLanes)
 		if fresh || now.Sub(swept) >= 2*time.Second {
 			d.attempt(ctx, "taking jobs over", d.takeOver)
@@ -201,7 +254,15 @@ func (d *Dispatcher) Run(ctx context.Context, client *queue.Client) error {
 		if now.Sub(settled) >= time.Second {
 			d.attempt(ctx, "settling unknown messages", d.settle)
 			d.attempt(ctx, "ending expired messages", d.expire)
+			d.attempt(ctx, "looking at ordering keys", d.releaseOrdered)
 			settled = now
+		}
+		if now.Sub(d.published) >= publishEvery && d.attempt(ctx, "publishing lanes", d.publish) {
+			d.published = now
+		}
+		if now.Sub(swept10) >= 10*time.Second {
+			d.attempt(ctx, "sweeping", d.sweep)
+			swept10 = now
 		}
 		select {
 		case <-ctx.Done():
@@ -249,6 +310,7 @@ func (d *Dispatcher) Drain(ctx context.Context) error {
 // Close ends the dispatcher's goroutines, after the queue client was stopped.
 func (d *Dispatcher) Close() {
 	d.loads.Close()
+	d.reserves.Close()
 	d.marks.Close()
 	d.reopens.Close()
 	d.ends.Close()
@@ -257,6 +319,21 @@ func (d *Dispatcher) Close() {
 	for _, w := range d.wabas {
 		w.line.Close()
 	}
+}
+
+// Owned lists the WABAs that this process works.
+func (d *Dispatcher) Owned() []string { return d.ownedWABAs() }
+
+// Token gives the access token of an owned WABA that has one.
+func (d *Dispatcher) Token(_ context.Context, wabaID string) (string, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if w := d.wabas[wabaID]; w != nil && !w.gone {
+		if token := w.token.Load(); token != nil {
+			return *token, nil
+		}
+	}
+	return "", fmt.Errorf("WABA %s: not owned here, or without an access token", wabaID)
 }
 
 func (d *Dispatcher) poke() {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"wagate/internal/queue"
+	"wagate/internal/store"
 )
 
 // How each end of a try is recorded, and what the job is told.
@@ -24,10 +25,11 @@ func TestEndsOfATry(t *testing.T) {
 		paused  scopeKey
 	}{
 		{name: "accepted", status: 200, want: messageRow{Status: "accepted", WAMID: "wamid.1"}, job: "completed", event: "try.accepted"},
-		{name: "throttled phone", status: 400, answer: graphError(130429), after: "4", want: messageRow{Status: "queued", Throttles: 1}, job: "running", event: "try.throttled", paused: phoneKey},
+		{name: "throttled phone", status: 400, answer: graphError(130429), after: "4", want: messageRow{Status: "queued", Throttles: 1}, event: "try.throttled", paused: phoneKey},
 		{name: "throttled WABA", status: 400, answer: graphError(80007), after: "60", want: messageRow{Status: "queued", Throttles: 1}, event: "try.throttled", paused: wabaKey},
 		{name: "throttled app", status: 400, answer: graphError(4), after: "60", want: messageRow{Status: "queued", Throttles: 1}, event: "try.throttled", paused: appKey},
-		{name: "throttled pair", status: 400, answer: graphError(131056), want: messageRow{Status: "queued", Throttles: 1}, job: "running", event: "try.throttled"},
+		{name: "throttled pair", status: 400, answer: graphError(131056), want: messageRow{Status: "queued", Throttles: 1}, job: "completed", event: "try.throttled"},
+		{name: "paused template", status: 400, answer: graphError(132015), want: messageRow{Status: "queued", Throttles: 1}, job: "completed", event: "try.throttled", paused: scopeKey{"template", testWABA + ":order/en_US"}},
 		{name: "transient", status: 408, answer: "{}", want: messageRow{Status: "queued", Retries: 1}, job: "running", event: "try.transient"},
 		{name: "transient for the last time", status: 408, answer: "{}", retries: 7, want: messageRow{Status: "failed", Retries: 7}, job: "completed", event: "try.refused"},
 		{name: "refused", status: 400, answer: graphError(131026), want: messageRow{Status: "failed", ErrorCode: 131026}, job: "completed", event: "try.refused"},
@@ -41,7 +43,7 @@ func TestEndsOfATry(t *testing.T) {
 			server.status, server.answer, server.retryAfter = c.status, c.answer, c.after
 			r := newRig(t, newPool(t), "worker-a", server.URL)
 			r.own(t)
-			id := r.accept(t)
+			id := r.accept(t, func(m *store.NewMessage) { m.TemplateName, m.TemplateLanguage = "order", "en_US" })
 			exec(t, r.pool, `UPDATE messages SET retries = $1::integer`, c.retries)
 			v := r.run(t, id)
 			m := read(t, r.pool, id)

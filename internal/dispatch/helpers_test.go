@@ -118,7 +118,7 @@ func newRig(t *testing.T, pool *pgxpool.Pool, workerID, baseURL string) *rig {
 func (r *rig) hold(t *testing.T, wabas ...string) {
 	t.Helper()
 	for _, id := range wabas {
-		r.wabas[id] = &waba{id: id, line: limiter.NewLine(limiter.Limit{}, r.cfg.Lead)}
+		r.wabas[id] = &waba{id: id, line: limiter.NewLine(limiter.Limit{}, r.cfg.Lead), since: time.Now()}
 	}
 	r.reread(t)
 }
@@ -213,7 +213,7 @@ func claim(t *testing.T, pool *pgxpool.Pool, id uuid.UUID, by string) queue.Job 
 	job := queue.Job{MessageID: id, PhoneNumberID: testPhone}
 	err := pool.QueryRow(t.Context(), `
 		UPDATE river_job SET state = 'running', attempt = attempt + 1, attempted_at = clock_timestamp(), attempted_by = array_append(attempted_by, $2::text)
-		WHERE args ->> 'id' = $1::text AND state = 'available' RETURNING id, attempt, priority`, id.String(), by).Scan(&job.ID, &job.Attempt, &job.Priority)
+		WHERE args ->> 'id' = $1::text AND state = 'available' RETURNING id, attempt, priority, scheduled_at`, id.String(), by).Scan(&job.ID, &job.Attempt, &job.Priority, &job.Place)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func (d *Dispatcher) adopt(ctx context.Context) (fresh bool) {
 			yielded = append(yielded, l) // before it was taken up
 			continue
 		}
-		d.wabas[l.WABAID] = &waba{id: l.WABAID, lease: l, line: limiter.NewLine(limiter.Limit{}, d.cfg.Lead)}
+		d.wabas[l.WABAID] = &waba{id: l.WABAID, lease: l, line: limiter.NewLine(limiter.Limit{}, d.cfg.Lead), since: time.Now()}
 		fresh = true
 	}
 	for id, w := range d.wabas {
@@ -86,6 +86,23 @@ func (d *Dispatcher) refresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	bounded, err := d.store.BoundedKeys(ctx)
+	if err != nil {
+		return err
+	}
+	d.boundedKeys.Store(&bounded)
+	phones := make([]string, len(rows))
+	for i, r := range rows {
+		phones[i] = r.PhoneNumberID
+	}
+	inbound, err := d.store.InboundRates(ctx, phones)
+	if err != nil {
+		return err
+	}
+	restore, err := d.toRestore(ctx)
+	if err != nil {
+		return err
+	}
 	tokens := map[string]*string{}
 	for _, r := range rows {
 		if _, known := tokens[r.WABAID]; !known {
@@ -113,13 +130,9 @@ func (d *Dispatcher) refresh(ctx context.Context) error {
 		if ln.waba != w {
 			continue // it moved, and its old lane has to close first
 		}
-		w.limit = limiter.Limit{PerSecond: r.WABAPerSecond, Burst: r.WABABurst}
-		ln.limit = limiter.Limit{PerSecond: r.PhonePerSecond, Burst: r.PhoneBurst}
-		w.line.Update(func(b *limiter.Budget, now time.Time) {
-			b.SetWABA(w.limit, now)
-			b.SetPhone(ln.phone, ln.limit, now)
-		})
+		d.setLimits(w, ln, r, inbound[r.PhoneNumberID])
 	}
+	d.restore(restore)
 	for phone, ln := range d.lanes {
 		ln.removed = !ln.waba.gone && seen[phone] != ln.waba
 		if ln.removed && ln.state == laneClosed && ln.running.Load() == 0 {
@@ -128,8 +141,110 @@ func (d *Dispatcher) refresh(ctx context.Context) error {
 			ln.waba.line.Update(func(b *limiter.Budget, _ time.Time) { b.RemovePhone(phone) })
 		}
 	}
-	d.applyPauses(pauses, readAt)
+	for _, key := range d.applyPauses(pauses, readAt) {
+		// A webhook told of a throughput that was refused.
+		if ln := d.lanes[key.value]; key.scope == "phone" && ln != nil && d.backoffs[key].code == codeThroughput && readAt.Sub(ln.waba.since) > 2*time.Second {
+			ln.waba.line.Update(func(b *limiter.Budget, now time.Time) { b.SlowPhone(ln.phone, now) })
+		}
+	}
 	return nil
+}
+
+// codeThroughput is Meta's code of a phone number that sends too fast.
+const codeThroughput = 130429
+
+// setLimits brings a lane's limits into the line. d.mu is held.
+func (d *Dispatcher) setLimits(w *waba, ln *lane, r store.Lane, inbound float64) {
+	w.limit = limiter.Limit{PerSecond: r.WABAPerSecond, Burst: r.WABABurst}
+	w.perHour = r.WABAPerHour
+	w.perSecond.Store(r.WABAPerSecond > 0)
+	ln.limit = limiter.Limit{PerSecond: r.PhonePerSecond, Burst: r.PhoneBurst}
+	every := time.Duration(r.PairSeconds * float64(time.Second))
+	ln.pairNanos.Store(int64(every))
+	ln.pairBurst.Store(int64(r.PairBurst))
+	var p *portfolio
+	if r.PortfolioLimit > 0 {
+		p = &portfolio{r.PortfolioID, r.PortfolioLimit}
+	}
+	w.portfolio.Store(p)
+	was := w.appLimited.Swap(r.AppLimited)
+	w.line.Update(func(b *limiter.Budget, now time.Time) {
+		b.SetWABA(w.limit, now)
+		b.SetWABAHour(r.WABAPerHour, now)
+		b.SetPhone(ln.phone, ln.limit, now)
+		b.SetInbound(ln.phone, inbound, now)
+		b.SetPair(ln.phone, every, r.PairBurst, w.since, now)
+		switch {
+		case !r.AppLimited && was:
+			b.SetApp(limiter.Limit{}, time.Time{}, now)
+		case r.AppLimited && !was:
+			b.SetApp(limiter.Limit{}, now, now) // nothing without a share
+		}
+	})
+	if r.AppLimited && !was {
+		select {
+		case d.lease <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// kept is what the owner of before left in the database of WABAs that are new here.
+type kept struct {
+	wabas []*waba
+	rates []store.Rate
+	pairs []store.PairState
+}
+
+func (d *Dispatcher) toRestore(ctx context.Context) (k kept, err error) {
+	var phones, ids []string
+	d.mu.RLock()
+	for _, w := range d.wabas {
+		if !w.gone && !w.restored {
+			k.wabas, ids = append(k.wabas, w), append(ids, w.id)
+		}
+	}
+	d.mu.RUnlock()
+	if len(ids) == 0 {
+		return k, nil
+	}
+	rows, err := d.store.Lanes(ctx, ids)
+	if err != nil {
+		return k, err
+	}
+	for _, r := range rows {
+		phones = append(phones, r.PhoneNumberID)
+	}
+	if k.rates, err = d.store.Rates(ctx, ids); err != nil {
+		return k, err
+	}
+	k.pairs, err = d.store.PairStates(ctx, phones)
+	return k, err
+}
+
+// restore puts slowed rates and busy recipients into the lines of the WABAs that are new here. d.mu is held.
+func (d *Dispatcher) restore(k kept) {
+	local := time.Now()
+	ahead := d.cfg.Owner.DBTime(local).Sub(local)
+	for _, w := range k.wabas {
+		w.restored = true
+		w.line.Update(func(b *limiter.Budget, now time.Time) {
+			for _, r := range k.rates {
+				s := limiter.Slowed{Ceiling: r.Ceiling, At: r.SlowedAt.Add(-ahead)}
+				switch {
+				case r.Scope == "waba" && r.Value == w.id:
+					b.RestoreWABA(s, now)
+				case r.Scope == "phone" && slices.ContainsFunc(w.lanes, func(l *lane) bool { return l.phone == r.Value }):
+					b.RestorePhone(r.Value, s, now)
+				}
+			}
+			for _, p := range k.pairs {
+				if slices.ContainsFunc(w.lanes, func(l *lane) bool { return l.phone == p.PhoneNumberID }) {
+					b.LoadPair(p.PhoneNumberID, p.User, p.TAT.Add(-ahead), now)
+				}
+			}
+		})
+	}
 }
 
 // token opens a WABA's access token; nil when it has none or it does not open. Nothing is sent without one, and nothing
@@ -169,7 +284,7 @@ func (d *Dispatcher) openLanes(ctx context.Context) error {
 	var closed []*lane
 	d.mu.RLock()
 	for _, ln := range d.lanes {
-		if ln.state == laneClosed && !ln.waba.gone && !ln.removed && ln.waba.token.Load() != nil && !ln.pausedLong(now) {
+		if ln.state == laneClosed && !ln.waba.gone && !ln.removed && ln.waba.restored && ln.waba.token.Load() != nil && !ln.pausedLong(now) {
 			closed = append(closed, ln)
 		}
 	}
@@ -207,6 +322,9 @@ func (ln *lane) size() (workers int, perSecond float64) {
 	perSecond = ln.limit.PerSecond
 	if w := ln.waba.limit.PerSecond; w > 0 && (perSecond <= 0 || w < perSecond) {
 		perSecond = w
+	}
+	if h := ln.waba.perHour / 3600; h > 0 && (perSecond <= 0 || h < perSecond) {
+		perSecond = h
 	}
 	if perSecond <= 0 {
 		return maxWorkers, 0

@@ -13,6 +13,10 @@ type metrics struct {
 	latency   prometheus.Histogram
 	late      prometheus.Counter
 	takenOver prometheus.Counter
+	held      *prometheus.CounterVec
+	promoted  prometheus.Counter
+
+	unknownCodes prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -38,8 +42,17 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "wagate_jobs_taken_over_total", Help: "Jobs of other workers that were given back or ended.",
 		}),
 	}
+	m.held = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "wagate_held_total", Help: "Messages held for something of their own, by kind: pair, ordering, window, recipients, template …",
+	}, []string{"kind"})
+	m.promoted = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "wagate_promoted_total", Help: "Messages of starved priorities that went first, by their reserved share.",
+	})
+	m.unknownCodes = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "wagate_unknown_answer_codes_total", Help: "Answers of the Cloud API with an error code that nobody knows.",
+	})
 	if reg != nil {
-		reg.MustRegister(m.tries, m.throttles, m.lateness, m.latency, m.late, m.takenOver)
+		reg.MustRegister(m.tries, m.throttles, m.lateness, m.latency, m.late, m.takenOver, m.held, m.promoted, m.unknownCodes)
 	}
 	return m
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"wagate/internal/cloudapi"
+	"wagate/internal/policy"
 	"wagate/internal/sender"
 	"wagate/internal/store"
 )
@@ -20,6 +20,9 @@ var (
 	wabaKey  = scopeKey{"waba", testWABA}
 	appKey   = scopeKey{"app", testApp}
 )
+
+// second is the pause of a throughput that was refused.
+var second = policy.Pause{Base: time.Second, Limit: time.Minute}
 
 func newPauseRig(t *testing.T) (*rig, *lane) {
 	t.Helper()
@@ -31,7 +34,7 @@ func newPauseRig(t *testing.T) (*rig, *lane) {
 // hit is a throttle answer of now that asks for at least wait.
 func (r *rig) hit(t *testing.T, ln *lane, key scopeKey, wait time.Duration) time.Time {
 	t.Helper()
-	return r.pause(t.Context(), ln, key, sender.Outcome{Action: cloudapi.ActionRetryBackoff, Wait: wait}, time.Now())
+	return r.pause(t.Context(), ln, key, second, sender.Outcome{Wait: wait}, time.Now())
 }
 
 func wantPaused(t *testing.T, ln *lane, until time.Time) {
@@ -193,7 +196,7 @@ func TestASuccessLeavesANewerPause(t *testing.T) {
 		if _, err := tx.Exec(t.Context(), `UPDATE pauses SET until = $1::timestamptz`, newer); err != nil {
 			return err
 		}
-		wg.Go(func() { r.succeeded(t.Context(), ln, time.Now()) })
+		wg.Go(func() { r.succeeded(t.Context(), &run{ln: ln}, time.Now()) })
 		waitsForLock(t, r.pool, "DELETE")
 		return nil
 	})
@@ -213,9 +216,9 @@ func TestASuccessAndAThrottleAtOnce(t *testing.T) {
 		r.backoffs[phoneKey] = &backoff{since: began.Add(-time.Second), until: began.Add(-time.Millisecond), kept: true, level: 1}
 		r.mu.Unlock()
 		var wg sync.WaitGroup
-		wg.Go(func() { r.succeeded(t.Context(), ln, began) })
+		wg.Go(func() { r.succeeded(t.Context(), &run{ln: ln}, began) })
 		wg.Go(func() {
-			r.pause(context.WithoutCancel(t.Context()), ln, phoneKey, sender.Outcome{Action: cloudapi.ActionRetryBackoff, Wait: time.Minute}, began)
+			r.pause(context.WithoutCancel(t.Context()), ln, phoneKey, second, sender.Outcome{Wait: time.Minute}, began)
 		})
 		wg.Wait()
 		r.reread(t)
@@ -266,7 +269,7 @@ func TestAPauseOfAnOperator(t *testing.T) {
 		t.Fatalf("paused %v until %v", paused, until)
 	}
 	// Neither an answer that was under way nor a shorter throttle ends it.
-	r.succeeded(t.Context(), ln, time.Now())
+	r.succeeded(t.Context(), &run{ln: ln}, time.Now())
 	r.hit(t, ln, wabaKey, time.Minute)
 	r.reread(t)
 	if now, paused := ln.waba.line.Blocked(testPhone, time.Now()); !paused || now.Before(until) {
@@ -315,7 +318,7 @@ func TestLevelsGrowAndReset(t *testing.T) {
 	// An ended pause of an operator is the operator's to remove.
 	exec(t, r.pool, `INSERT INTO pauses (id, scope, value, reason, source, until)
 		VALUES (gen_random_uuid(), 'phone', $1::text, 'told to', 'operator', clock_timestamp() - interval '1 minute')`, testPhone)
-	r.succeeded(t.Context(), ln, time.Now())
+	r.succeeded(t.Context(), &run{ln: ln}, time.Now())
 	var source string
 	scan(t, r.pool, &source, `DELETE FROM pauses WHERE source = 'operator' RETURNING source`)
 	if b, n := r.backoffs[phoneKey], r.rows(t, phoneKey); b != nil || n != 0 {
@@ -326,7 +329,7 @@ func TestLevelsGrowAndReset(t *testing.T) {
 		t.Errorf("the first throttle after a success: level %d here, %d in the database", here, kept)
 	}
 	// A try that began before the end of the pause says nothing about what comes after.
-	r.succeeded(t.Context(), ln, time.Now())
+	r.succeeded(t.Context(), &run{ln: ln}, time.Now())
 	if b, n := r.backoffs[phoneKey], r.rows(t, phoneKey); b == nil || n != 1 {
 		t.Errorf("a success during the pause left %+v, %d rows", b, n)
 	}
@@ -336,17 +339,17 @@ func TestAnswersToEarlierTriesRaiseNothing(t *testing.T) {
 	r, ln := newPauseRig(t)
 	began := time.Now()
 	until := r.hit(t, ln, phoneKey, time.Minute)
-	answer := sender.Outcome{Action: cloudapi.ActionRetryBackoff, Wait: time.Hour}
-	if got := r.pause(t.Context(), ln, phoneKey, answer, time.Now()); !got.Equal(until) {
+	answer := sender.Outcome{Wait: time.Hour}
+	if got := r.pause(t.Context(), ln, phoneKey, second, answer, time.Now()); !got.Equal(until) {
 		t.Errorf("an answer during the pause moved its end from %v to %v", until, got)
 	}
 	r.over(t, phoneKey)
-	r.pause(t.Context(), ln, phoneKey, answer, began)
+	r.pause(t.Context(), ln, phoneKey, second, answer, began)
 	wantFree(t, ln)
 	if level := r.backoffs[phoneKey].level; level != 1 {
 		t.Errorf("level %d, want 1", level)
 	}
-	r.pause(t.Context(), ln, phoneKey, answer, time.Now())
+	r.pause(t.Context(), ln, phoneKey, second, answer, time.Now())
 	if level := r.backoffs[phoneKey].level; level != 2 {
 		t.Errorf("level %d after a try that began after the pause, want 2", level)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -20,15 +21,19 @@ import (
 type ending struct {
 	ref     queue.Ref
 	outcome *store.Outcome
+	// run is whose end it is; nil for a job that is taken over.
+	run *run
 }
 
 // reopening is a try that sent nothing, or a job that began none (reopen is then nil). With back its job becomes a new
-// one that keeps its place in the lane. When its message was taken for unknown meanwhile, its job is gone and a new one
+// one that keeps its place in the lane. With hold the message waits without a job. When its message was taken for unknown meanwhile, its job is gone and a new one
 // is put in.
 type reopening struct {
 	reopen *store.Reopen
 	job    queue.Job
 	back   bool
+	// hold, where given, takes the place of the job.
+	hold *store.Hold
 }
 
 // finish records an ending together with the completion of the job. It holds on until it is recorded: an outcome waits
@@ -41,20 +46,26 @@ func (d *Dispatcher) finish(ctx context.Context, e ending) queue.Verdict {
 	if err != nil {
 		return queue.Retry(err)
 	}
+	if e.run != nil {
+		d.leaves(e.run)
+	}
 	return queue.Settled()
 }
 
-// reopen clears the mark of a try that sent nothing; the job then runs again: by River's retry with cause, after wait, or,
-// without either, at once and from its old place in the lane.
-func (d *Dispatcher) reopen(ctx context.Context, job queue.Job, r store.Reopen, wait time.Duration, cause error) queue.Verdict {
-	back := cause == nil && wait <= 0
+// reopen clears the mark of a try that sent nothing. The message is then held, or its job runs again: by River's retry
+// with cause, after wait, or, without any of these, at once and from its old place in the lane.
+func (d *Dispatcher) reopen(ctx context.Context, r *run, re store.Reopen, hold *store.Hold, wait time.Duration, cause error) queue.Verdict {
+	back := hold == nil && cause == nil && wait <= 0
 	err := d.untilRecorded(ctx, func(ctx context.Context) error {
-		_, err := d.reopens.Do(ctx, reopening{reopen: &r, job: job, back: back})
+		_, err := d.reopens.Do(ctx, reopening{reopen: &re, job: r.job, back: back, hold: hold})
 		return err
 	})
 	switch {
 	case err != nil:
 		return queue.Retry(err)
+	case hold != nil:
+		d.metrics.held.WithLabelValues(hold.Kind).Inc()
+		return queue.Settled()
 	case back:
 		return queue.Settled()
 	case cause != nil && wait <= 0:
@@ -154,12 +165,16 @@ func (d *Dispatcher) recordEndings(ctx context.Context, set []ending) ([]batch.R
 func (d *Dispatcher) recordReopenings(ctx context.Context, set []reopening) ([]batch.Result[struct{}], error) {
 	return eachAlone(ctx, set, func(ctx context.Context, set []reopening) error {
 		var reopens []store.Reopen
-		var back []queue.Ref
+		var back, held []queue.Ref
+		var holds []store.Hold
 		for _, r := range set {
 			if r.reopen != nil {
 				reopens = append(reopens, *r.reopen)
 			}
-			if r.back {
+			switch {
+			case r.hold != nil:
+				holds, held = append(holds, *r.hold), append(held, r.job.Ref())
+			case r.back:
 				back = append(back, r.job.Ref())
 			}
 		}
@@ -176,9 +191,18 @@ func (d *Dispatcher) recordReopenings(ctx context.Context, set []reopening) ([]b
 					return err
 				}
 			}
+			if len(holds) > 0 {
+				ended := 0
+				if err := d.store.RecordOutcomes(ctx, tx, nil, func(b *pgx.Batch) { d.client.Complete(b, held, &ended) }); err != nil {
+					return fmt.Errorf("ending %d jobs that are held: %w", len(held), err)
+				}
+				if err := d.store.Park(ctx, tx, holds); err != nil {
+					return err
+				}
+			}
 			var sends []queue.Send
 			for _, r := range set {
-				if r.reopen != nil && orphans[r.reopen.ID] {
+				if r.reopen != nil && r.hold == nil && orphans[r.reopen.ID] {
 					sends = append(sends, queue.Send{MessageID: r.reopen.ID, PhoneNumberID: r.job.PhoneNumberID, Priority: r.job.Priority})
 				}
 			}

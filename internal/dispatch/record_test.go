@@ -47,7 +47,7 @@ func (r *rig) hear(t *testing.T, id uuid.UUID, status string) {
 	err := r.store.InTx(t.Context(), func(tx pgx.Tx) error {
 		_, err := r.store.ApplyStatuses(t.Context(), tx, []store.Status{{
 			EventID: message.NewID(time.Now()), MessageID: id, Try: 1, WAMID: "wamid.heard", Status: status, At: time.Now(),
-		}})
+		}}, nil)
 		return err
 	})
 	if err != nil {
@@ -78,7 +78,7 @@ func TestALateUnknownLeavesAReopenedMessage(t *testing.T) {
 	r := newRig(t, newPool(t), "worker-a", nowhere)
 	job := r.tried(t)
 	id := job.MessageID
-	r.unsent(bounded(t), job, store.Outbound{ID: id}, 1, "paused", 0)
+	r.unsent(bounded(t), aRun(job, id), "paused", 0)
 	wantQueued(t, r.pool, id)
 	r.say(t, job, r.unknown(store.Outbound{ID: id}, 1, "worker_gone", time.Now()))
 	wantQueued(t, r.pool, id)

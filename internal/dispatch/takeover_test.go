@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"wagate/internal/limiter"
 	"wagate/internal/owner"
 	"wagate/internal/queue"
 	"wagate/internal/store"
@@ -221,7 +222,7 @@ func TestALateUnsentPutsOneNewJobIn(t *testing.T) {
 				want = queue.Snooze(wait) // River finds no running job to snooze
 			}
 			for range 2 {
-				if v := old.unsent(bounded(t), job, store.Outbound{ID: id}, 1, "stopped", wait); v != want {
+				if v := old.unsent(bounded(t), aRun(job, id), "stopped", wait); v != want {
 					t.Errorf("verdict %+v, want %+v", v, want)
 				}
 				wantQueued(t, r.pool, id)
@@ -240,7 +241,7 @@ func TestALateUnsentOfAGivenBackJob(t *testing.T) {
 	job := claim(t, r.pool, id, "worker-a")
 	begun(t, r.pool, id, "worker-a", ago(t, r.pool, 9))
 	r.sweep(t)
-	old.unsent(bounded(t), job, store.Outbound{ID: id}, 1, "stopped", 0)
+	old.unsent(bounded(t), aRun(job, id), "stopped", 0)
 	wantGivenBack(t, r.pool, id)
 	wantQueued(t, r.pool, id)
 
@@ -248,7 +249,7 @@ func TestALateUnsentOfAGivenBackJob(t *testing.T) {
 	id = job.MessageID
 	exec(t, r.pool, `UPDATE messages SET settle_by = clock_timestamp(), on_unknown = 'resend' WHERE id = $1::uuid`, id)
 	r.decide(t)
-	old.unsent(bounded(t), job, store.Outbound{ID: id}, 1, "stopped", 0)
+	old.unsent(bounded(t), aRun(job, id), "stopped", 0)
 	wantJobs(t, r.pool, id, "completed", "available")
 	wantQueued(t, r.pool, id)
 }
@@ -347,4 +348,11 @@ func TestALostWABATakesItsLanesAlong(t *testing.T) {
 		t.Errorf("verdict %+v", v)
 	}
 	wantGivenBack(t, r.pool, id)
+}
+
+// aRun is the first try of a message, by a worker that has its lane no more.
+func aRun(job queue.Job, id uuid.UUID) *run {
+	w := &waba{id: testWABA, line: limiter.NewLine(limiter.Limit{}, time.Second)}
+	w.line.Close()
+	return &run{ln: &lane{phone: testPhone, waba: w}, job: job, msg: store.Outbound{ID: id}, try: 1}
 }

@@ -7,6 +7,7 @@ import (
 
 	"wagate/internal/cloudapi"
 	"wagate/internal/limiter"
+	"wagate/internal/policy"
 	"wagate/internal/sender"
 	"wagate/internal/store"
 )
@@ -22,24 +23,18 @@ type backoff struct {
 	since time.Time // when the newest pause was set
 	until time.Time
 	kept  bool // the newest pause lies in the database
+	code  int
+	// weight is the base of the newest pause: an answer with a graver one counts although a lighter pause runs.
+	weight time.Duration
+	// throttle says that an answer of Meta set it: what goes out first after its end is a probe.
+	throttle bool
 }
 
-// backoffOf gives the first wait and the bound of a scope's backoff, by what the code table says to do.
-func backoffOf(action cloudapi.Action) (base, limit time.Duration) {
-	switch action {
-	case cloudapi.ActionRetryAfterWindow:
-		return time.Minute, time.Hour // hourly budgets: a second more or less is nothing
-	case cloudapi.ActionPausePhone:
-		return time.Hour, 24 * time.Hour // spam: the phone rests for hours
-	case cloudapi.ActionPauseWABA, cloudapi.ActionFailConfig:
-		return time.Minute, time.Hour // until an operator mends it
-	default:
-		return time.Second, time.Minute
-	}
-}
+// farAhead stands for the end of a pause that lasts until it is lifted.
+const farAhead = 365 * 24 * time.Hour
 
 // keyOf gives the scope that pauses, and false when only the message itself waits.
-func keyOf(ln *lane, scope cloudapi.Scope) (scopeKey, bool) {
+func keyOf(ln *lane, msg *store.Outbound, scope cloudapi.Scope) (scopeKey, bool) {
 	switch scope {
 	case cloudapi.ScopePhone:
 		return scopeKey{"phone", ln.phone}, true
@@ -50,66 +45,123 @@ func keyOf(ln *lane, scope cloudapi.Scope) (scopeKey, bool) {
 			return scopeKey{"app", *app}, true
 		}
 		return scopeKey{"waba", ln.waba.id}, true
+	case cloudapi.ScopeTemplate:
+		return scopeKey{store.HoldTemplate, templateValue(msg)}, msg.TemplateName != ""
+	case cloudapi.ScopeFlow:
+		id := cloudapi.FlowID(msg.Body)
+		return scopeKey{store.HoldFlow, ln.waba.id + ":" + id}, id != ""
 	default:
 		return scopeKey{}, false
 	}
 }
 
-// throttled pauses the scope of a throttle answer and gives the time the message waits. It costs the message no retry.
-func (d *Dispatcher) throttled(ctx context.Context, ln *lane, msg store.Outbound, out sender.Outcome, began time.Time) time.Duration {
-	d.metrics.throttles.WithLabelValues(string(out.Scope)).Inc()
-	if out.Scope == cloudapi.ScopePair {
-		// Meta's advice for the pair limit: 4^n seconds, for this recipient alone.
-		n := min(msg.Throttles, 5)
-		return max(time.Duration(1<<(2*n))*time.Second, out.Wait)
+// throttled pauses the scope of a throttle answer. Where only this message and those like it wait, it gives their hold.
+func (d *Dispatcher) throttled(ctx context.Context, r *run, out sender.Outcome, re policy.Reaction, began time.Time) *store.Hold {
+	d.metrics.throttles.WithLabelValues(string(re.Scope)).Inc()
+	d.slow(ctx, r, out, re)
+	if key, ok := keyOf(r.ln, &r.msg, re.Scope); ok && re.Pause != nil {
+		d.pause(ctx, r.ln, key, *re.Pause, out, began)
+		if selective(key.scope) {
+			h := d.holdFor(r, key.scope, key.value, time.Time{})
+			return &h
+		}
+		return nil // it waits at the head of its lane
 	}
-	key, ok := keyOf(ln, out.Scope)
-	if !ok {
-		base, limit := backoffOf(out.Action)
-		return max(jitter(base, limit, msg.Throttles), out.Wait)
-	}
-	return behindPause(time.Until(d.pause(ctx, ln, key, out, began)))
+	wait := max(re.Wait, out.Wait, time.Second)
+	until := time.Now().Add(wait)
+	r.ln.waba.line.Update(func(b *limiter.Budget, now time.Time) {
+		// The others to this recipient wait as well: as if it had used all of its burst then.
+		b.LoadPair(r.ln.phone, r.msg.User, until.Add(time.Duration(r.ln.pairBurst.Load()-1)*time.Duration(r.ln.pairNanos.Load())), now)
+	})
+	h := d.holdFor(r, store.HoldPair, r.msg.User, d.cfg.Owner.DBTime(until))
+	return &h
 }
 
-// refused pauses the scope of a refusal that says that nothing of that scope can be sent: a token that ended, a locked
-// account, an unregistered phone number. What was under way when the refusal came fails too; the rest waits.
-func (d *Dispatcher) refused(ctx context.Context, ln *lane, out sender.Outcome, began time.Time) {
-	switch {
-	case out.Err == nil:
+// slow lowers the rate in force of a scope whose throughput was refused. An hourly budget pauses instead.
+func (d *Dispatcher) slow(ctx context.Context, r *run, out sender.Outcome, re policy.Reaction) {
+	var scope, value string
+	var slowed limiter.Slowed
+	var ok bool
+	r.ln.waba.line.Update(func(b *limiter.Budget, now time.Time) {
+		switch {
+		case re.Slow && re.Scope == cloudapi.ScopePhone:
+			scope, value = "phone", r.ln.phone
+			slowed, ok = b.SlowPhone(r.ln.phone, now)
+		case re.SlowIfPerSecond && re.Scope == cloudapi.ScopeWABA && r.ln.waba.perSecond.Load() && out.Wait == 0:
+			scope, value = "waba", r.ln.waba.id
+			slowed, ok = b.SlowWABA(now)
+		}
+	})
+	if ok {
+		d.keepRate(ctx, scope, value, slowed, codeOf(out))
+	}
+}
+
+func (d *Dispatcher) keepRate(ctx context.Context, scope, value string, s limiter.Slowed, code int) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	if err := d.store.KeepRate(ctx, scope, value, s.Ceiling, code, d.cfg.Owner.DBTime(s.At)); err != nil {
+		d.log.WarnContext(ctx, "a slowed rate was not kept in the database; it holds in this process", "scope", scope, "id", value, "err", err)
+	}
+	d.log.InfoContext(ctx, "slowed down after a throttle", "scope", scope, "id", value, "code", code, "ceiling", s.Ceiling)
+}
+
+func codeOf(out sender.Outcome) int {
+	if out.Err == nil {
+		return 0
+	}
+	return out.Err.Code
+}
+
+// refused does what a final refusal asks for beyond its message: a scope of which nothing can be sent pauses (a token
+// that ended, a locked account, an unregistered phone number), or a template is off.
+func (d *Dispatcher) refused(ctx context.Context, r *run, out sender.Outcome, re policy.Reaction, began time.Time) {
+	if re.Pause == nil {
 		return
-	case out.Action == cloudapi.ActionPauseWABA, out.Action == cloudapi.ActionPausePhone:
-	case out.Action == cloudapi.ActionFailConfig && out.Scope == cloudapi.ScopeToken:
-	case out.Action == cloudapi.ActionFailConfig && out.Scope == cloudapi.ScopePhone && out.Err.Code != codeNotAllowed:
-	default:
-		return // a setting that concerns some messages only
 	}
-	if key, ok := keyOf(ln, out.Scope); ok {
-		until := d.pause(ctx, ln, key, out, began)
+	key, ok := keyOf(r.ln, &r.msg, re.Scope)
+	if !ok {
+		return
+	}
+	until := d.pause(ctx, r.ln, key, *re.Pause, out, began)
+	if re.Alert {
 		d.log.ErrorContext(ctx, "paused: the Cloud API refuses everything of this scope until an operator mends it",
-			"scope", key.scope, "id", key.value, "code", out.Err.Code, "until", until)
+			"scope", key.scope, "id", key.value, "code", codeOf(out), "until", until)
 	}
 }
-
-// codeNotAllowed refuses one recipient of a test number, although its scope in the table is the phone.
-const codeNotAllowed = 131030
 
 // disconnected pauses the WABA when no connection to the Cloud API can be had: that costs the messages no try.
-func (d *Dispatcher) disconnected(ctx context.Context, ln *lane, out sender.Outcome, began time.Time) (time.Duration, bool) {
+func (d *Dispatcher) disconnected(ctx context.Context, ln *lane, out sender.Outcome, began time.Time) bool {
 	switch out.Reason {
 	case "dns", "dial", "tls":
 	default:
-		return 0, false
+		return false
 	}
 	if began.IsZero() {
 		began = time.Now()
 	}
-	out.Action = cloudapi.ActionRetryBackoff
-	return behindPause(time.Until(d.pause(ctx, ln, scopeKey{"waba", ln.waba.id}, out, began))), true
+	d.pause(ctx, ln, scopeKey{"waba", ln.waba.id}, policy.Pause{Base: time.Second, Limit: time.Minute}, out, began)
+	return true
+}
+
+// heed slows a scope down that Meta's usage headers call nearly used up.
+func (d *Dispatcher) heed(r *run, out sender.Outcome, _ time.Time) {
+	if out.AppUsage <= 0 && out.WABAUsage <= 0 {
+		return
+	}
+	r.ln.waba.line.Update(func(b *limiter.Budget, now time.Time) {
+		if out.AppUsage > 0 {
+			b.UsageApp(out.AppUsage, now)
+		}
+		if out.WABAUsage > 0 {
+			b.UsageWABA(out.WABAUsage, now)
+		}
+	})
 }
 
 // pause sets or lengthens the pause of a scope. Answers to tries that began before the newest pause belong to the same
 // throttle and raise nothing.
-func (d *Dispatcher) pause(ctx context.Context, ln *lane, key scopeKey, out sender.Outcome, began time.Time) time.Time {
+func (d *Dispatcher) pause(ctx context.Context, ln *lane, key scopeKey, p policy.Pause, out sender.Outcome, began time.Time) time.Time {
 	now := time.Now()
 	d.mu.Lock()
 	b := d.backoffs[key]
@@ -117,18 +169,29 @@ func (d *Dispatcher) pause(ctx context.Context, ln *lane, key scopeKey, out send
 		b = &backoff{}
 		d.backoffs[key] = b
 	}
-	if b.until.After(now) || began.Before(b.since) {
+	weight := p.Base
+	if p.UntilLifted {
+		weight = farAhead
+	}
+	if (b.until.After(now) || began.Before(b.since)) && weight <= b.weight {
 		until := b.until
 		d.mu.Unlock()
 		return until
 	}
-	base, limit := backoffOf(out.Action)
-	b.until = now.Add(max(jitter(base, limit, b.level), out.Wait))
-	b.since, b.kept = now, false
+	end := now.Add(max(p.Delay(b.level, out.Wait, d.cfg.BackoffMax, rand.Int64N), out.Wait))
+	if p.UntilLifted {
+		end = now.Add(farAhead)
+	}
+	b.until = latest(b.until, end)
+	b.since, b.weight, b.kept, b.throttle, b.code = now, weight, false, true, codeOf(out)
 	b.level++
-	kept := store.Pause{Scope: key.scope, Value: key.value, Source: throttleSource, Level: b.level, Until: d.cfg.Owner.DBTime(b.until), Reason: "throttled by the Cloud API"}
+	kept := store.Pause{Scope: key.scope, Value: key.value, Source: throttleSource, Level: b.level, Until: d.cfg.Owner.DBTime(end), Reason: "throttled by the Cloud API"}
+	if p.UntilLifted {
+		kept.Until = time.Time{}
+	}
 	until := b.until
 	d.reblock()
+	d.probe(key)
 	d.mu.Unlock()
 	d.poke()
 	if out.Err != nil {
@@ -147,13 +210,22 @@ func (d *Dispatcher) pause(ctx context.Context, ln *lane, key scopeKey, out send
 	return until
 }
 
-// jitter is exponential backoff with full jitter, never under a twentieth of the base.
-func jitter(base, limit time.Duration, level int) time.Duration {
-	top := limit
-	if level < 20 {
-		top = min(base<<level, limit)
+// probe lets one try go first when the pause of a scope ends, and the others after it was answered. d.mu is held.
+func (d *Dispatcher) probe(key scopeKey) {
+	for _, w := range d.wabas {
+		app := w.appID.Load()
+		whole := (key.scope == "waba" && key.value == w.id) || (key.scope == "app" && app != nil && *app == key.value)
+		w.line.Update(func(b *limiter.Budget, _ time.Time) {
+			if whole {
+				b.ProbeWABA()
+			}
+			for _, ln := range w.lanes {
+				if key.scope == "phone" && key.value == ln.phone {
+					b.ProbePhone(ln.phone)
+				}
+			}
+		})
 	}
-	return base/20 + rand.N(top) //nolint:gosec // jitter, no secret
 }
 
 // reblock puts the pauses in force into every line: each scope's longest. d.mu is held.
@@ -164,6 +236,7 @@ func (d *Dispatcher) reblock() {
 		}
 		return time.Time{}
 	}
+	d.reselect()
 	for _, w := range d.wabas {
 		until := latest(end("waba", w.id), end("all", ""))
 		if app := w.appID.Load(); app != nil {
@@ -186,8 +259,12 @@ func latest(a, b time.Time) time.Time {
 }
 
 // succeeded resets the backoff of every scope the accepted try was in, once its pause is over.
-func (d *Dispatcher) succeeded(ctx context.Context, ln *lane, began time.Time) {
-	keys := [3]scopeKey{{"phone", ln.phone}, {"waba", ln.waba.id}}
+func (d *Dispatcher) succeeded(ctx context.Context, r *run, began time.Time) {
+	ln := r.ln
+	keys := [4]scopeKey{{"phone", ln.phone}, {"waba", ln.waba.id}}
+	if r.msg.TemplateName != "" {
+		keys[3] = scopeKey{store.HoldTemplate, templateValue(&r.msg)}
+	}
 	if app := ln.waba.appID.Load(); app != nil {
 		keys[2] = scopeKey{"app", *app}
 	}
@@ -214,28 +291,43 @@ func (d *Dispatcher) succeeded(ctx context.Context, ln *lane, began time.Time) {
 	}
 }
 
-// applyPauses brings in what other workers, operators and earlier owners set, and lifts what was lifted. The list was
-// read at readAt or a little later; what was set here since is newer than it. d.mu is held.
-func (d *Dispatcher) applyPauses(pauses []store.Pause, readAt time.Time) {
+// applyPauses brings in what other workers, operators, webhooks and earlier owners set, and lifts what was lifted. The list
+// was read at readAt or a little later; what was set here since is newer than it. It gives what was throttled elsewhere.
+// d.mu is held.
+func (d *Dispatcher) applyPauses(pauses []store.Pause, readAt time.Time) (fresh []scopeKey) {
 	ahead := d.cfg.Owner.DBTime(readAt).Sub(readAt) // database time less local time
 	listed := make(map[scopeKey]store.Pause, len(pauses))
+	throttles := make(map[scopeKey]store.Pause)
 	for _, p := range pauses {
 		key := scopeKey{p.Scope, p.Value}
 		was := listed[key]
-		p.Until, p.Level = latest(p.Until.Add(-ahead), was.Until), max(p.Level, was.Level)
+		p.Until, p.Level, p.Code = latest(p.Until.Add(-ahead), was.Until), max(p.Level, was.Level), max(p.Code, was.Code)
 		listed[key] = p
+		if p.Source == throttleSource {
+			throttles[key] = p
+		}
 	}
 	for key, p := range listed {
 		b := d.backoffs[key]
-		if b == nil {
+		known := b != nil
+		if !known {
 			b = &backoff{since: readAt, kept: true}
 			d.backoffs[key] = b
 		}
+		t, throttled := throttles[key]
+		if throttled && b.kept && !b.since.After(readAt) && (!known || t.Level > b.level) {
+			fresh = append(fresh, key)
+		}
 		b.level = max(b.level, p.Level)
+		b.code = p.Code
+		b.throttle = b.throttle || throttled
 		switch {
 		case !b.kept: // its own row is still to come, or never came
 			b.until = latest(b.until, p.Until)
 		case !b.since.After(readAt):
+			if !known || p.Until.After(b.until.Add(time.Second)) {
+				b.weight = max(b.weight, p.Until.Sub(readAt)) // whoever set it had a reason for its length
+			}
 			b.until = p.Until
 		}
 	}
@@ -245,4 +337,8 @@ func (d *Dispatcher) applyPauses(pauses []store.Pause, readAt time.Time) {
 		}
 	}
 	d.reblock()
+	for _, key := range fresh {
+		d.probe(key)
+	}
+	return fresh
 }

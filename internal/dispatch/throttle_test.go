@@ -4,49 +4,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"wagate/internal/cloudapi"
 	"wagate/internal/sender"
 	"wagate/internal/store"
 )
 
-func TestJitter(t *testing.T) {
-	const base, limit = time.Second, time.Minute
-	for level := range 70 {
-		top := limit
-		if level < 6 {
-			top = base << level
-		}
-		var longest time.Duration
-		for range 300 {
-			d := jitter(base, limit, level)
-			if d < base/20 || d >= base/20+top {
-				t.Fatalf("level %d: %v, want from %v to less than %v", level, d, base/20, base/20+top)
-			}
-			longest = max(longest, d)
-		}
-		if longest < top/2 {
-			t.Errorf("level %d: of 300 none over %v", level, longest)
-		}
-	}
-}
-
-func TestBackoffOf(t *testing.T) {
-	for action, want := range map[cloudapi.Action][2]time.Duration{
-		cloudapi.ActionRetryBackoff:     {time.Second, time.Minute},
-		cloudapi.ActionPausePair:        {time.Second, time.Minute},
-		cloudapi.ActionRetryAfterWindow: {time.Minute, time.Hour},
-		cloudapi.ActionPausePhone:       {time.Hour, 24 * time.Hour},
-		cloudapi.ActionPauseWABA:        {time.Minute, time.Hour},
-		cloudapi.ActionFailConfig:       {time.Minute, time.Hour},
-	} {
-		if base, limit := backoffOf(action); base != want[0] || limit != want[1] {
-			t.Errorf("%s: %v up to %v, want %v up to %v", action, base, limit, want[0], want[1])
-		}
-	}
-}
-
 func TestKeyOf(t *testing.T) {
 	app, none := testApp, ""
+	msg := store.Outbound{
+		WABAID: testWABA, TemplateName: "order", TemplateLanguage: "en_US",
+		Body: []byte(`{"type":"interactive","interactive":{"type":"flow","action":{"name":"flow","parameters":{"flow_id":"123"}}}}`),
+	}
 	for _, c := range []struct {
 		scope cloudapi.Scope
 		app   *string
@@ -62,65 +32,72 @@ func TestKeyOf(t *testing.T) {
 		{cloudapi.ScopePair, &app, scopeKey{}},
 		{cloudapi.ScopeRecipient, &app, scopeKey{}},
 		{cloudapi.ScopeMessage, &app, scopeKey{}},
-		{cloudapi.ScopeTemplate, &app, scopeKey{}},
-		{cloudapi.ScopeFlow, &app, scopeKey{}},
+		{cloudapi.ScopeTemplate, &app, scopeKey{"template", testWABA + ":order/en_US"}},
+		{cloudapi.ScopeFlow, &app, scopeKey{"flow", testWABA + ":123"}},
 	} {
 		w := &waba{id: testWABA}
 		w.appID.Store(c.app)
-		key, pauses := keyOf(&lane{phone: testPhone, waba: w}, c.scope)
+		key, pauses := keyOf(&lane{phone: testPhone, waba: w}, &msg, c.scope)
 		if key != c.want || pauses != (c.want != scopeKey{}) {
 			t.Errorf("%s: %v, %v; want %v", c.scope, key, pauses, c.want)
 		}
 	}
 }
 
-func TestBehindPause(t *testing.T) {
-	for left, want := range map[time.Duration]time.Duration{
-		-time.Second: 0, 0: 0, time.Second: time.Second, closeForPause: closeForPause, closeForPause + 1: 0, time.Hour: 0,
-	} {
-		if got := behindPause(left); got != want {
-			t.Errorf("%v left: %v, want %v", left, got, want)
-		}
-	}
-}
-
-// A throttled pair holds back its own message alone: 4^n seconds, as Meta advises.
+// A throttled pair holds back the messages to one recipient alone: 4^n seconds, as Meta advises.
 func TestAThrottledPairWaitsAlone(t *testing.T) {
 	r, ln := newPauseRig(t)
-	pair := sender.Outcome{Scope: cloudapi.ScopePair, Action: cloudapi.ActionPausePair}
-	for throttles, seconds := range []int{1, 4, 16, 64, 256, 1024, 1024} {
+	for throttles, seconds := range []int{1, 4, 16, 64, 256, 256, 256} {
 		want := time.Duration(seconds) * time.Second
-		if got := r.throttled(t.Context(), ln, store.Outbound{Throttles: throttles}, pair, time.Now()); got != want {
-			t.Errorf("after %d throttles: %v, want %v", throttles, got, want)
+		one := &run{ln: ln, msg: store.Outbound{ID: uuid.New(), User: "12025550101", Throttles: throttles}}
+		out := answer(sender.Throttled, 131056, cloudapi.ScopePair)
+		before := r.cfg.Owner.DBTime(time.Now())
+		h := r.throttled(t.Context(), one, out, r.reaction(one, out, time.Now()), time.Now())
+		if h == nil || h.Kind != store.HoldPair || h.Value != "12025550101" || h.Until.Before(before.Add(want)) || h.Until.After(before.Add(want+patience)) {
+			t.Errorf("after %d throttles: held %+v, want for %v", throttles, h, want)
 		}
 	}
-	pair.Wait = time.Minute
-	if got := r.throttled(t.Context(), ln, store.Outbound{}, pair, time.Now()); got != time.Minute {
-		t.Errorf("%v, want the wait that Meta asks for", got)
+	one := &run{ln: ln, msg: store.Outbound{ID: uuid.New(), User: "12025550102"}}
+	out := answer(sender.Throttled, 131056, cloudapi.ScopePair)
+	out.Wait = time.Hour
+	if h := r.throttled(t.Context(), one, out, r.reaction(one, out, time.Now()), time.Now()); time.Until(h.Until) < 59*time.Minute {
+		t.Errorf("held until %v, want the hour that Meta asks for", h.Until)
 	}
 	wantFree(t, ln)
 }
 
+// answer is an answer of Meta's with an error code.
+func answer(kind sender.Kind, code int, scope cloudapi.Scope) sender.Outcome {
+	return sender.Outcome{Kind: kind, Scope: scope, HTTPStatus: 400, Err: &cloudapi.Error{Code: code, Title: "title"}}
+}
+
 func TestRefusalsThatPause(t *testing.T) {
 	r, ln := newPauseRig(t)
+	template := scopeKey{"template", testWABA + ":order/en_US"}
 	for _, c := range []struct {
 		name   string
 		code   int
-		scope  cloudapi.Scope
-		action cloudapi.Action
 		want   scopeKey
+		lifted bool // lasts until it is lifted
 	}{
-		{"locked account", 131031, cloudapi.ScopeWABA, cloudapi.ActionPauseWABA, wabaKey},
-		{"unregistered phone", 133010, cloudapi.ScopePhone, cloudapi.ActionPausePhone, phoneKey},
-		{"ended token", 190, cloudapi.ScopeToken, cloudapi.ActionFailConfig, wabaKey},
-		{"phone's setting", 131009, cloudapi.ScopePhone, cloudapi.ActionFailConfig, phoneKey},
-		{"recipient not in a test number's list", 131030, cloudapi.ScopePhone, cloudapi.ActionFailConfig, scopeKey{}},
-		{"template", 132001, cloudapi.ScopeTemplate, cloudapi.ActionFailConfig, scopeKey{}},
-		{"message", 131026, cloudapi.ScopeRecipient, cloudapi.ActionFailPermanent, scopeKey{}},
+		{"locked account", 131031, wabaKey, true},
+		{"policy violation", 368, wabaKey, true},
+		{"unpaid", 131042, wabaKey, true},
+		{"unregistered phone", 133010, phoneKey, true},
+		{"certificate", 131045, phoneKey, true},
+		{"display name", 131037, phoneKey, true},
+		{"ended token", 190, wabaKey, false},
+		{"missing permission", 10, wabaKey, false},
+		{"phone that is not there", 33, phoneKey, false},
+		{"recipient not in a test number's list", 131030, scopeKey{}, false},
+		{"template that is not there", 132001, template, false},
+		{"disabled template", 132016, template, true},
+		{"message", 131026, scopeKey{}, false},
+		{"a code nobody knows", 987654, scopeKey{}, false},
 	} {
-		r.refused(t.Context(), ln, sender.Outcome{
-			Kind: sender.Refused, Scope: c.scope, Action: c.action, Wait: time.Minute, Err: &cloudapi.Error{Code: c.code, Title: c.name},
-		}, time.Now())
+		one := &run{ln: ln, msg: store.Outbound{WABAID: testWABA, TemplateName: "order", TemplateLanguage: "en_US"}}
+		out := answer(sender.Refused, c.code, "")
+		r.refused(t.Context(), one, out, r.reaction(one, out, time.Now()), time.Now())
 		if c.want == (scopeKey{}) {
 			if len(r.backoffs) != 0 {
 				t.Errorf("%s: paused %v", c.name, r.backoffs)
@@ -128,29 +105,57 @@ func TestRefusalsThatPause(t *testing.T) {
 			wantFree(t, ln)
 			continue
 		}
-		if b := r.backoffs[c.want]; b == nil || len(r.backoffs) != 1 {
+		b := r.backoffs[c.want]
+		if b == nil || len(r.backoffs) != 1 {
 			t.Fatalf("%s: paused %v, want %v", c.name, r.backoffs, c.want)
+		}
+		if c.want == template {
+			wantFree(t, ln)
+			if !r.selection.Load().inForce(template.scope, template.value, time.Now()) {
+				t.Errorf("%s: its messages are not held", c.name)
+			}
 		} else {
 			wantPaused(t, ln, b.until)
 		}
 		var code int
+		var endless bool
 		scan(t, r.pool, &code, `SELECT code FROM pauses`)
-		if code != c.code {
-			t.Errorf("%s: kept under code %d", c.name, code)
+		scan(t, r.pool, &endless, `SELECT until IS NULL FROM pauses`)
+		if code != c.code || endless != c.lifted {
+			t.Errorf("%s: kept under code %d, until lifted: %v", c.name, code, endless)
 		}
 		r.lift(t, c.want)
 		r.reread(t)
 	}
-	r.refused(t.Context(), ln, sender.Outcome{Kind: sender.Refused, Scope: cloudapi.ScopePlatform, Action: cloudapi.ActionPauseWABA}, time.Now())
-	wantFree(t, ln) // without an error of Meta's nothing is known of the account
+	wantFree(t, ln)
+}
+
+// A pause that only an operator ends is not lost behind a short one that runs.
+func TestAGraverPauseCounts(t *testing.T) {
+	r, ln := newPauseRig(t)
+	r.hit(t, ln, phoneKey, time.Minute)
+	one := &run{ln: ln}
+	out := answer(sender.Refused, 131045, cloudapi.ScopePhone)
+	r.refused(t.Context(), one, out, r.reaction(one, out, time.Now()), time.Now())
+	if until, _ := ln.waba.line.Blocked(ln.phone, time.Now()); time.Until(until) < farAhead/2 {
+		t.Errorf("paused until %v, want until it is lifted", until)
+	}
+	for range 2 {
+		r.reread(t)
+		var endless bool
+		scan(t, r.pool, &endless, `SELECT until IS NULL FROM pauses`)
+		if until, _ := ln.waba.line.Blocked(ln.phone, time.Now()); time.Until(until) < farAhead/2 || !endless {
+			t.Errorf("paused until %v after a look at the pauses, want until it is lifted", until)
+		}
+	}
 }
 
 func TestNoConnectionPausesTheWABA(t *testing.T) {
 	r, ln := newPauseRig(t)
 	for _, reason := range []string{"dns", "dial", "tls"} {
-		wait, ok := r.disconnected(t.Context(), ln, sender.Outcome{Kind: sender.Transient, Reason: reason, Wait: closeForPause}, time.Time{})
-		if b := r.backoffs[wabaKey]; !ok || b == nil || wait <= 0 || wait > closeForPause {
-			t.Fatalf("%s: %v, %v, paused %v", reason, wait, ok, r.backoffs)
+		ok := r.disconnected(t.Context(), ln, sender.Outcome{Kind: sender.Transient, Reason: reason, Wait: closeForPause}, time.Time{})
+		if b := r.backoffs[wabaKey]; !ok || b == nil {
+			t.Fatalf("%s: %v, paused %v", reason, ok, r.backoffs)
 		} else {
 			wantPaused(t, ln, b.until)
 		}
@@ -159,7 +164,7 @@ func TestNoConnectionPausesTheWABA(t *testing.T) {
 		wantFree(t, ln)
 	}
 	for _, reason := range []string{"stale", "timeout", "http_4xx", ""} {
-		if _, ok := r.disconnected(t.Context(), ln, sender.Outcome{Kind: sender.Transient, Reason: reason}, time.Time{}); ok {
+		if ok := r.disconnected(t.Context(), ln, sender.Outcome{Kind: sender.Transient, Reason: reason}, time.Time{}); ok {
 			t.Errorf("%q pauses the WABA", reason)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"wagate/internal/limiter"
 	"wagate/internal/queue"
 	"wagate/internal/sender"
 	"wagate/internal/store"
@@ -116,8 +117,8 @@ func (r *rig) run(t *testing.T, id uuid.UUID) queue.Verdict {
 	return r.Handle(bounded(t), claim(t, r.pool, id, "worker-a"))
 }
 
-// marked is a message with a marked try, and the run of its job.
-func (r *rig) marked(t *testing.T, ln *lane, slot time.Time) (queue.Job, store.Outbound) {
+// marked is the run of a message's job whose try is marked for a slot.
+func (r *rig) marked(t *testing.T, ln *lane, slot time.Time) *run {
 	t.Helper()
 	id := r.accept(t)
 	job := claim(t, r.pool, id, "worker-a")
@@ -125,11 +126,16 @@ func (r *rig) marked(t *testing.T, ln *lane, slot time.Time) (queue.Job, store.O
 	if err != nil {
 		t.Fatal(err)
 	}
+	grant, err := ln.waba.line.Wait(bounded(t), limiter.Request{Phone: testPhone, Recipient: msg.User})
+	if err != nil {
+		t.Fatal(err)
+	}
+	grant.Slot = slot
 	marked, err := r.marks.Do(t.Context(), store.Mark{ID: id, WABAID: testWABA, Epoch: ln.waba.lease.Epoch, Slot: r.cfg.Owner.SlotTime(slot)})
 	if err != nil || !marked {
 		t.Fatalf("marked %v, %v", marked, err)
 	}
-	return job, msg
+	return &run{ln: ln, job: job, msg: msg, try: 1, body: msg.Body, grant: grant, paired: true}
 }
 
 func TestASlowHandshake(t *testing.T) {
@@ -181,11 +187,11 @@ func TestASlowHandshake(t *testing.T) {
 	// However early the connection stands, nothing goes out before the slot.
 	r.cfg.Sender.Close()
 	slot := time.Now().Add(250 * time.Millisecond)
-	job, msg := r.marked(t, ln, slot)
-	if v := r.send(bounded(t), ln, job, msg, 1, msg.Body, slot); v != queue.Settled() {
+	one := r.marked(t, ln, slot)
+	if v := r.send(bounded(t), one); v != queue.Settled() {
 		t.Fatalf("verdict %+v", v)
 	}
-	sent(msg.ID)
+	sent(one.msg.ID)
 	if posts := server.seen(); len(posts) != 8 || posts[7].Before(slot) {
 		t.Errorf("POSTed at %v, the slot was %v", posts, slot)
 	}
@@ -196,14 +202,14 @@ func TestAMissedSlotTakesAnotherOnTheSameConnection(t *testing.T) {
 	r := newRig(t, newPool(t), "worker-a", server.URL)
 	ln := r.own(t)
 	slot := time.Now().Add(-time.Second)
-	job, msg := r.marked(t, ln, slot)
-	if v := r.send(bounded(t), ln, job, msg, 1, msg.Body, slot); v != queue.Settled() {
+	one := r.marked(t, ln, slot)
+	if v := r.send(bounded(t), one); v != queue.Settled() {
 		t.Fatalf("verdict %+v", v)
 	}
-	if m := read(t, r.pool, msg.ID); m.Status != "accepted" || m.Try != 1 || m.Retries != 0 {
+	if m := read(t, r.pool, one.msg.ID); m.Status != "accepted" || m.Try != 1 || m.Retries != 0 {
 		t.Errorf("%+v", m)
 	}
-	wantEvents(t, r.pool, msg.ID, "try.accepted")
+	wantEvents(t, r.pool, one.msg.ID, "try.accepted")
 	if posts, conns := len(server.seen()), server.conns.Load(); posts != 1 || conns != 1 {
 		t.Errorf("%d POSTs on %d connections, want one on one", posts, conns)
 	}
@@ -260,25 +266,25 @@ func TestWhatStandsAgainstATryLeavesNothingOnTheWire(t *testing.T) {
 			r := newRig(t, newPool(t), "worker-a", server.URL)
 			ln := r.own(t)
 			slot := time.Now().Add(c.slot)
-			job, msg := r.marked(t, ln, slot)
-			ctx, err := c.prime(t, r, ln, &msg)
+			one := r.marked(t, ln, slot)
+			ctx, err := c.prime(t, r, ln, &one.msg)
 			if err != nil {
 				t.Fatal(err)
 			}
-			v := r.send(ctx, ln, job, msg, 1, msg.Body, slot)
+			v := r.send(ctx, one)
 			if n := server.spoken.Load(); n != 0 {
 				t.Errorf("bytes on %d connections", n)
 			}
 			if c.reason == "" {
-				if m := read(t, r.pool, msg.ID); m.Status != "expired" || m.SlotAt != nil {
+				if m := read(t, r.pool, one.msg.ID); m.Status != "expired" || m.SlotAt != nil {
 					t.Errorf("%+v", m)
 				}
-				wantJobs(t, r.pool, msg.ID, "completed")
-				wantEvents(t, r.pool, msg.ID, "expired")
+				wantJobs(t, r.pool, one.msg.ID, "completed")
+				wantEvents(t, r.pool, one.msg.ID, "expired")
 				return
 			}
-			wantQueued(t, r.pool, msg.ID)
-			wantEvents(t, r.pool, msg.ID, "try.unsent")
+			wantQueued(t, r.pool, one.msg.ID)
+			wantEvents(t, r.pool, one.msg.ID, "try.unsent")
 			var reason string
 			scan(t, r.pool, &reason, `SELECT detail ->> 'reason' FROM message_events`)
 			if reason != c.reason {
@@ -293,27 +299,26 @@ func TestWhatStandsAgainstATryLeavesNothingOnTheWire(t *testing.T) {
 			if v != queue.Settled() {
 				t.Errorf("verdict %+v", v)
 			}
-			wantGivenBack(t, r.pool, msg.ID)
+			wantGivenBack(t, r.pool, one.msg.ID)
 		})
 	}
 }
 
-// Behind a pause of seconds the lane stays open, and its job comes back when it ends.
-func TestAShortPauseSnoozesTheJob(t *testing.T) {
+// Behind a pause of seconds the lane stays open; its job is given back to its place and waits there.
+func TestAShortPauseGivesTheJobBack(t *testing.T) {
 	server := newAPI(t, false)
 	r := newRig(t, newPool(t), "worker-a", server.URL)
 	ln := r.own(t)
-	job, msg := r.marked(t, ln, time.Now())
+	one := r.marked(t, ln, time.Now())
 	r.hit(t, ln, phoneKey, closeForPause)
-	v := r.send(bounded(t), ln, job, msg, 1, msg.Body, time.Now())
+	if v := r.send(bounded(t), one); v != queue.Settled() {
+		t.Errorf("verdict %+v", v)
+	}
 	if n := server.spoken.Load(); n != 0 {
 		t.Errorf("bytes on %d connections", n)
 	}
-	wantQueued(t, r.pool, msg.ID)
-	if v == queue.Settled() {
-		t.Error("settled, want snoozed")
-	}
-	wantJobs(t, r.pool, msg.ID, "running") // River snoozes it by the verdict
+	wantQueued(t, r.pool, one.msg.ID)
+	wantGivenBack(t, r.pool, one.msg.ID)
 }
 
 func TestAMarkOfAnEarlierEpochIsRefused(t *testing.T) {

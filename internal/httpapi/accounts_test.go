@@ -97,10 +97,28 @@ func TestPhoneNumbers(t *testing.T) {
 		`{"waba_id":"100","messages_per_second":10001}`:                               {"/messages_per_second"},
 		`{"waba_id":"100","messages_per_second":1e999}`:                               {"/messages_per_second"},
 		`{"waba_id":"100","messages_per_second":"NaN"}`:                               {"/messages_per_second"},
+		`{"waba_id":"100","messages_per_second":1e300}`:                               {"/messages_per_second"},
+		`{"waba_id":"100","messages_per_second":0.2,"burst":2}`:                       {"/burst"},
+		`{"waba_id":"100","messages_per_second":79.5,"burst":81}`:                     {"/burst"},
+		`{"waba_id":"100","burst":81}`:                                                {"/burst"},
+		`{"waba_id":"100","burst":null}`:                                              {"/burst"},
+		`{"waba_id":"100","messages_per_second":null,"burst":10001}`:                  {"/burst"},
+		`{"waba_id":"100","pair":{"seconds":0,"burst":0}}`:                            {"/pair/burst", "/pair/seconds"},
+		`{"waba_id":"100","pair":{"seconds":0.009,"burst":1001}}`:                     {"/pair/burst", "/pair/seconds"},
+		`{"waba_id":"100","pair":{"seconds":86401,"burst":-1}}`:                       {"/pair/burst", "/pair/seconds"},
+		`{"waba_id":"100","max_backlog":0}`:                                           {"/max_backlog"},
+		`{"waba_id":"100","max_backlog":-5}`:                                          {"/max_backlog"},
 	} {
 		if a := g.must(http.StatusUnprocessableEntity, "PUT", "/v1/phone-numbers/202", body); !slices.Equal(a.pointers(), pointers) {
 			t.Errorf("%s: %q, want %q", body, a.pointers(), pointers)
 		}
+	}
+	for _, body := range []string{ // the edges are taken
+		`{"waba_id":"100","messages_per_second":0.2,"burst":1}`, `{"waba_id":"100","messages_per_second":79.5,"burst":80}`,
+		`{"waba_id":"100","messages_per_second":null,"burst":10000}`, `{"waba_id":"100","pair":{"seconds":0.06,"burst":45}}`,
+		`{"waba_id":"100","messages_per_second":10000,"burst":10000,"pair":{"seconds":86400,"burst":1000}}`,
+	} {
+		g.must(http.StatusOK, "PUT", "/v1/phone-numbers/203", body)
 	}
 	g.must(http.StatusBadRequest, "PUT", "/v1/phone-numbers/202", `{"waba_id":"100","messages_per_second":NaN}`)
 	g.must(http.StatusUnprocessableEntity, "PUT", "/v1/phone-numbers/+1650", `{"waba_id":"100"}`)
@@ -109,6 +127,37 @@ func TestPhoneNumbers(t *testing.T) {
 	g.must(http.StatusConflict, "PUT", "/v1/phone-numbers/201", `{"waba_id":"101"}`)
 	g.must(http.StatusConflict, "DELETE", "/v1/wabas/100", "")
 	g.must(http.StatusConflict, "DELETE", "/v1/phone-numbers/"+phone, "") // two wait
+}
+
+func TestAbsurdLimits(t *testing.T) {
+	g := start(t)
+	for _, c := range []struct {
+		path, body string
+		pointers   []string
+	}{
+		{"/v1/apps/900", `{"calls_per_hour":0}`, []string{"/calls_per_hour"}},
+		{"/v1/apps/900", `{"calls_per_hour":-1}`, []string{"/calls_per_hour"}},
+		{"/v1/apps/900", `{"calls_per_hour":1e300}`, []string{"/calls_per_hour"}},
+		{"/v1/apps/900", `{"calls_per_hour":1.5}`, []string{"/calls_per_hour"}},
+		{"/v1/apps/900", `{"calls_per_hour":"many"}`, []string{"/calls_per_hour"}},
+		{"/v1/portfolios/p1", `{"unique_recipients_per_day":0}`, []string{"/unique_recipients_per_day"}},
+		{"/v1/portfolios/p1", `{"unique_recipients_per_day":-250}`, []string{"/unique_recipients_per_day"}},
+		{"/v1/portfolios/p1", `{"unique_recipients_per_day":1000000001}`, []string{"/unique_recipients_per_day"}},
+		{"/v1/wabas/101", `{"management_calls_per_hour":0}`, []string{"/management_calls_per_hour"}},
+		{"/v1/wabas/101", `{"management_calls_per_hour":-1}`, []string{"/management_calls_per_hour"}},
+		{"/v1/wabas/101", `{"management_calls_per_hour":null}`, []string{"/management_calls_per_hour"}},
+		{"/v1/wabas/101", `{"management_calls_per_hour":36000001}`, []string{"/management_calls_per_hour"}},
+		{"/v1/wabas/101", `{"messages_per_hour":0,"messages_per_second":-1,"burst":0}`, []string{"/burst", "/messages_per_hour", "/messages_per_second"}},
+		{"/v1/wabas/101", `{"messages_per_hour":36000001,"messages_per_second":10001}`, []string{"/messages_per_hour", "/messages_per_second"}},
+		{"/v1/wabas/101", `{"messages_per_second":50,"burst":51}`, []string{"/burst"}},
+		{"/v1/wabas/101", `{"messages_per_second":0.0001}`, []string{"/messages_per_second"}},
+	} {
+		if a := g.must(http.StatusUnprocessableEntity, "PUT", c.path, c.body); !slices.Equal(a.pointers(), c.pointers) {
+			t.Errorf("%s %s: %q, want %q", c.path, c.body, a.pointers(), c.pointers)
+		}
+		g.must(http.StatusNotFound, "GET", c.path, "")
+	}
+	g.must(http.StatusOK, "PUT", "/v1/wabas/101", `{"messages_per_second":50,"burst":50,"messages_per_hour":1}`)
 }
 
 func TestKeys(t *testing.T) {

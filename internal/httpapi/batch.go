@@ -120,6 +120,7 @@ func (a *API) acceptSet(ctx context.Context, key access.Key, messages []json.Raw
 			continue
 		}
 		v.Error = toProblem(r.Err)
+		v.Error.RetryAfter = v.Error.retrySeconds()
 		if v.Error.Status == http.StatusServiceUnavailable {
 			away++
 			last = v.Error

@@ -29,7 +29,8 @@ type Deps struct {
 	Webhook http.Handler
 	// Ready says whether this process can serve: the database answers and its schema is the one of this binary.
 	Ready func(context.Context) error
-	// Backlog gives how many messages wait in a phone number's lane, by priority 1 to 4; nil means that it is not told.
+	// Backlog counts the jobs in a phone number's lane, by priority 1 to 4, up to queue.BacklogBound of each; nil means that
+	// only what the lane's owner publishes is told.
 	Backlog func(ctx context.Context, phoneNumberID string) (map[int]int64, error)
 	// Registerer takes the API's metrics, Gatherer gives /metrics. A *prometheus.Registry is both.
 	Registerer prometheus.Registerer
@@ -85,6 +86,7 @@ func New(d Deps) (*API, error) {
 	a.echo.Pre(a.observe)
 	a.echo.Use(a.recoverPanic)
 	a.routes()
+	d.Registerer.MustRegister(newLanesCollector(d.Store, d.Logger, d.Now))
 	return a, nil
 }
 
@@ -123,6 +125,7 @@ func (a *API) routes() {
 		get, remove = idChecked(get), idChecked(remove) // put says what is wrong with it
 		e.GET(path+"/:id", a.authed(access.Manage, get))
 		e.PUT(path+"/:id", a.authed(access.Manage, unrestricted(put)))
+		e.PATCH(path+"/:id", a.authed(access.Manage, unrestricted(a.patched(path, put))))
 		e.DELETE(path+"/:id", a.authed(access.Manage, unrestricted(remove)))
 	}
 	manage("/v1/apps", unrestricted(a.listApps), unrestricted(a.getApp), a.putApp, a.deleteApp)
@@ -130,6 +133,7 @@ func (a *API) routes() {
 	manage("/v1/wabas", unrestricted(a.listWABAs), unrestricted(a.getWABA), a.putWABA, a.deleteWABA)
 	manage("/v1/phone-numbers", a.listPhoneNumbers, a.getPhoneNumber, a.putPhoneNumber, a.deletePhoneNumber)
 
+	e.GET("/v1/limits", a.authed(access.Manage, unrestricted(a.getLimits)))
 	e.POST("/v1/pauses", a.authed(access.Manage, unrestricted(a.postPause)))
 	e.GET("/v1/pauses", a.authed(access.Manage, unrestricted(a.listPauses)))
 	e.DELETE("/v1/pauses/:id", a.authed(access.Manage, unrestricted(a.deletePause)))

@@ -22,6 +22,7 @@ type keyView struct {
 	PhoneNumbers      []string   `json:"phone_numbers"`
 	RequestsPerSecond *int       `json:"requests_per_second"`
 	MessagesPerDay    *int64     `json:"messages_per_day"`
+	MaxBacklog        *int64     `json:"max_backlog"`
 	CreatedAt         time.Time  `json:"created_at"`
 	RevokedAt         *time.Time `json:"revoked_at"`
 	// Key is the key itself, only in the answer that made it.
@@ -31,7 +32,7 @@ type keyView struct {
 func viewKey(k store.APIKey) keyView {
 	return keyView{
 		ID: k.ID, Name: k.Name, Scopes: k.Scopes, PhoneNumbers: k.PhoneNumbers, RequestsPerSecond: k.RequestsPerSecond,
-		MessagesPerDay: k.MessagesPerDay, CreatedAt: k.CreatedAt.UTC(), RevokedAt: utc(k.RevokedAt),
+		MessagesPerDay: k.MessagesPerDay, MaxBacklog: k.MaxBacklog, CreatedAt: k.CreatedAt.UTC(), RevokedAt: utc(k.RevokedAt),
 	}
 }
 
@@ -47,10 +48,8 @@ func (a *API) postKey(c echo.Context, _ access.Key) error {
 		Name: o.Text("name", maxName), PhoneNumbers: o.Texts("phone_numbers", 1000, 64),
 		RequestsPerSecond: o.Integer("requests_per_second", nil, 1, 10_000),
 	}
-	if limit := o.Integer("messages_per_day", nil, 1, maxCount); limit != nil {
-		perDay := int64(*limit)
-		n.MessagesPerDay = &perDay
-	}
+	n.MessagesPerDay = wide(o.Integer("messages_per_day", nil, 1, maxCount))
+	n.MaxBacklog = wide(o.Integer("max_backlog", nil, 1, maxCount))
 	scopes := o.Texts("scopes", 4, 20)
 	for i, s := range scopes {
 		scope, err := access.ParseScope(s)
@@ -82,6 +81,14 @@ func (a *API) postKey(c echo.Context, _ access.Key) error {
 	view.Key = bearer
 	c.Response().Header().Set(echo.HeaderLocation, "/v1/keys/"+row.ID.String())
 	return c.JSON(http.StatusCreated, view)
+}
+
+func wide(n *int) *int64 {
+	if n == nil {
+		return nil
+	}
+	w := int64(*n)
+	return &w
 }
 
 func isEmptyArray(raw json.RawMessage) bool {

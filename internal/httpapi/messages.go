@@ -30,7 +30,9 @@ type acceptedView struct {
 }
 
 func caller(key access.Key) intake.Caller {
-	return intake.Caller{KeyID: key.ID, Owner: key.Name, PhoneNumbers: key.PhoneNumbers}
+	return intake.Caller{
+		KeyID: key.ID, Owner: key.Name, PhoneNumbers: key.PhoneNumbers, MaxBacklog: key.MaxBacklog, MessagesPerDay: key.MessagesPerDay,
+	}
 }
 
 // readBody reads a request's body of at most limit bytes.

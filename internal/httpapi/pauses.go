@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -12,6 +14,7 @@ import (
 	"wagate/internal/access"
 	"wagate/internal/cloudapi"
 	"wagate/internal/form"
+	"wagate/internal/message"
 	"wagate/internal/store"
 )
 
@@ -34,15 +37,38 @@ func viewPause(p store.KeptPause) pauseView {
 	return pauseView{p.ID, p.Scope, p.Value, p.Reason, p.Source, p.Code, p.Level, utc(p.Until), p.CreatedAt.UTC()}
 }
 
-// pauseScope takes the scopes that the workers keep to.
+// maxPauseValue is the length of what a pause is of, in characters: a template with its WABA and language, or a tag.
+const maxPauseValue = 640
+
+var (
+	templateValue = regexp.MustCompile(`^([A-Za-z0-9]{1,64}:)?[a-z0-9_]{1,512}(/[A-Za-z]{2,3}(_[A-Za-z0-9]{2,8})*)?$`)
+	flowValue     = regexp.MustCompile(`^([A-Za-z0-9]{1,64}:)?[A-Za-z0-9_.-]{1,100}$`)
+)
+
+// pauseScopes are what can be paused, and what a value of each has to be.
+var pauseScopes = map[string]struct {
+	want  string
+	valid func(string) bool
+}{
+	"all":      {"", nil},
+	"app":      {"must be an app id", accountID.MatchString},
+	"waba":     {"must be a WABA id", accountID.MatchString},
+	"phone":    {"must be a phone number id", accountID.MatchString},
+	"template": {"must be a template's name, or name/language, with or without <waba_id>: before it", templateValue.MatchString},
+	"flow":     {"must be a flow id, with or without <waba_id>: before it", flowValue.MatchString},
+	"tag": {"must be NAME=VALUE, or NAME for any value", func(s string) bool {
+		name, _, _ := strings.Cut(s, "=")
+		return name != ""
+	}},
+	"key":      {"must be the id of an API key", func(s string) bool { return uuid.Validate(s) == nil }},
+	"priority": {"must be urgent, high, normal or low", func(s string) bool { _, err := message.ParsePriority(s); return err == nil }},
+}
+
 func pauseScope(s string) (string, error) {
-	switch s {
-	case "all", "app", "waba", "phone":
-		return s, nil
-	case "template", "tag", "key", "priority":
-		return "", errors.New("is not supported yet: must be all, app, waba or phone")
+	if _, ok := pauseScopes[s]; !ok {
+		return "", errors.New("must be all, app, waba, phone, template, flow, tag, key or priority")
 	}
-	return "", errors.New("must be all, app, waba or phone")
+	return s, nil
 }
 
 // postPause sets a pause: 201, or 200 when it replaces the one in force for the same scope and value.
@@ -89,7 +115,13 @@ func (a *API) readPause(o *form.Object) store.KeptPause {
 	case raw == nil && p.Scope != "":
 		o.Fault("value", "is required")
 	default:
-		p.Value = o.Text("value", 64)
+		p.Value = o.Text("value", maxPauseValue)
+		if scope := pauseScopes[p.Scope]; p.Value != "" && scope.valid != nil && !scope.valid(p.Value) {
+			o.Fault("value", "%s", scope.want)
+		}
+		if p.Scope == "key" {
+			p.Value = strings.ToLower(p.Value) // as the key is shown
+		}
 	}
 	now := a.Now()
 	switch until := o.Time("until"); {
@@ -113,6 +145,8 @@ func (a *API) pausable(ctx context.Context, scope, value string) (err error) {
 		_, err = a.Store.WABA(ctx, value)
 	case "phone":
 		_, err = a.Store.PhoneNumber(ctx, value)
+	case "key":
+		_, err = a.Store.Key(ctx, uuid.MustParse(value))
 	}
 	if errors.Is(err, store.ErrNotFound) {
 		return newProblem(http.StatusNotFound, "not_found", "There is nothing with this id to pause.", cloudapi.Fault{Pointer: "/value", Detail: "is not there"})

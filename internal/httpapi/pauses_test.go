@@ -119,19 +119,46 @@ func TestAnEndedPauseIsNotReplaced(t *testing.T) {
 
 func TestAPausedMessageSaysSo(t *testing.T) {
 	g := start(t)
-	id := g.must(http.StatusAccepted, "POST", "/v1/messages", text("")).str("id")
 	g.must(http.StatusOK, "PUT", "/v1/apps/900", `{}`)
 	g.must(http.StatusOK, "PUT", "/v1/wabas/100", `{"app_id":"900"}`)
-	for scope, value := range map[string]string{"all": "", "app": "900", "waba": "100", "phone": phone} {
-		p := g.must(http.StatusCreated, "POST", "/v1/pauses", fmt.Sprintf(`{"scope":%q,"value":%q,"reason":"told to"}`, scope, value))
-		held, _ := g.must(http.StatusOK, "GET", "/v1/messages/"+id, "").json["held_by"].(map[string]any)
-		if held["kind"] != "pause" || held["scope"] != scope || held["reason"] != "told to" || held["until"] != nil {
-			t.Errorf("%s: held by %v", scope, held)
+	key := g.must(http.StatusCreated, "POST", "/v1/keys", `{"name":"shop","scopes":["send","read"]}`)
+	as := []string{"Authorization", "Bearer " + key.str("key")}
+	send := func(body string) string {
+		t.Helper()
+		return g.must(http.StatusAccepted, "POST", "/v1/messages", `{"from":"`+phone+`","to":"+16505551234",`+body+`}`, as...).str("id")
+	}
+	template := send(`"type":"template","template":{"name":"order_shipped","language":{"code":"en_US"}},"gateway":{"priority":"low","tags":{"campaign":"black-friday","shop":"7"}}`)
+	flow := send(`"type":"interactive","interactive":{"type":"flow","body":{"text":"x"},"action":{"name":"flow","parameters":{"flow_message_version":"3","flow_id":"1234567","flow_cta":"Go","flow_token":"t"}}}`)
+	for _, c := range []struct{ scope, value, id string }{
+		{"all", "", template}, {"app", "900", template}, {"waba", "100", template}, {"phone", phone, template},
+		{"template", "order_shipped", template}, {"template", "order_shipped/en_US", template}, {"template", "100:order_shipped", template},
+		{"template", "100:order_shipped/en_US", template}, {"tag", "campaign=black-friday", template}, {"tag", "campaign", template},
+		{"key", key.str("id"), template}, {"priority", "low", template}, {"flow", "1234567", flow}, {"flow", "100:1234567", flow},
+	} {
+		p := g.must(http.StatusCreated, "POST", "/v1/pauses", fmt.Sprintf(`{"scope":%q,"value":%q,"reason":"told to"}`, c.scope, c.value))
+		held, _ := g.must(http.StatusOK, "GET", "/v1/messages/"+c.id, "").json["held_by"].(map[string]any)
+		if held["kind"] != "pause" || held["scope"] != c.scope || held["reason"] != "told to" || held["until"] != nil || c.value != "" && held["value"] != c.value {
+			t.Errorf("%s %s: held by %v", c.scope, c.value, held)
+		}
+		if listed := g.must(http.StatusOK, "GET", "/v1/messages", "").body; !strings.Contains(listed, `"reason":"told to"`) {
+			t.Errorf("%s %s: the list does not say so: %s", c.scope, c.value, listed)
 		}
 		g.must(http.StatusNoContent, "DELETE", "/v1/pauses/"+p.str("id"), "")
-		if m := g.must(http.StatusOK, "GET", "/v1/messages/"+id, ""); m.json["held_by"] != nil {
-			t.Errorf("%s lifted: held by %v", scope, m.json["held_by"])
+		if m := g.must(http.StatusOK, "GET", "/v1/messages/"+c.id, ""); m.json["held_by"] != nil {
+			t.Errorf("%s %s lifted: held by %v", c.scope, c.value, m.json["held_by"])
 		}
+	}
+	for _, c := range []struct{ scope, value string }{
+		{"template", "order"}, {"template", "order_shipped/en"}, {"template", "101:order_shipped"}, {"tag", "campaign=black"}, {"tag", "black-friday"},
+		{"priority", "urgent"}, {"flow", "123456"}, {"flow", "101:1234567"}, {"flow", "order_shipped"},
+	} {
+		p := g.must(http.StatusCreated, "POST", "/v1/pauses", fmt.Sprintf(`{"scope":%q,"value":%q}`, c.scope, c.value))
+		for _, id := range []string{template, flow} {
+			if m := g.must(http.StatusOK, "GET", "/v1/messages/"+id, ""); m.json["held_by"] != nil {
+				t.Errorf("a pause of %s %s holds another: %v", c.scope, c.value, m.json["held_by"])
+			}
+		}
+		g.must(http.StatusNoContent, "DELETE", "/v1/pauses/"+p.str("id"), "")
 	}
 }
 
@@ -159,11 +186,26 @@ func TestPausesRefuse(t *testing.T) {
 			t.Errorf("%s: %q, want %q", body, a.pointers(), pointers)
 		}
 	}
-	for _, scope := range []string{"template", "tag", "key", "priority"} {
-		a := g.must(http.StatusUnprocessableEntity, "POST", "/v1/pauses", `{"scope":"`+scope+`","value":"x"}`)
-		if !slices.Equal(a.pointers(), []string{"/scope"}) || !strings.Contains(a.body, "not supported yet") {
-			t.Errorf("%s: %s", scope, a.body)
+	for scope, values := range map[string][]string{
+		"waba":     {"1 00", "100/en"},
+		"template": {"Order", "order shipped", "order/", "order/en/US", "100:", ":order", "100:200:order"},
+		"flow":     {"a flow", ":1", "1:2:3"},
+		"tag":      {"=x", "="},
+		"key":      {"shop", "01997b32-8a00-7000-8000"},
+		"priority": {"0", "Urgent", "highest"},
+	} {
+		for _, value := range values {
+			a := g.must(http.StatusUnprocessableEntity, "POST", "/v1/pauses", fmt.Sprintf(`{"scope":%q,"value":%q}`, scope, value))
+			if !slices.Equal(a.pointers(), []string{"/value"}) || !strings.Contains(a.body, "must be") {
+				t.Errorf("%s %s: %s", scope, value, a.body)
+			}
 		}
+	}
+	if a := g.must(http.StatusUnprocessableEntity, "POST", "/v1/pauses", `{"scope":"world"}`); !strings.Contains(a.body, "must be all, app, waba, phone, template, flow, tag, key or priority") {
+		t.Errorf("what may be paused is not said: %s", a.body)
+	}
+	if a := g.must(http.StatusNotFound, "POST", "/v1/pauses", `{"scope":"key","value":"01997b32-8a00-7000-8000-000000000009"}`); !slices.Equal(a.pointers(), []string{"/value"}) {
+		t.Errorf("no such key: %s", a.body)
 	}
 	for _, scope := range []string{"app", "waba", "phone"} {
 		if a := g.must(http.StatusNotFound, "POST", "/v1/pauses", `{"scope":"`+scope+`","value":"404"}`); !slices.Equal(a.pointers(), []string{"/value"}) {

@@ -10,22 +10,20 @@ import (
 	"wagate/internal/access"
 	"wagate/internal/cloudapi"
 	"wagate/internal/form"
-	"wagate/internal/message"
 	"wagate/internal/store"
 )
 
 type phoneView struct {
-	ID                 string           `json:"phone_number_id"`
-	WABAID             string           `json:"waba_id"`
-	DisplayPhoneNumber string           `json:"display_phone_number"`
-	MessagesPerSecond  *float64         `json:"messages_per_second"`
-	Burst              int              `json:"burst"`
-	Pair               *pairView        `json:"pair"`
-	WindowCheck        string           `json:"window_check"`
-	MaxBacklog         *int64           `json:"max_backlog"`
-	Backlog            map[string]int64 `json:"backlog,omitempty"`
-	CreatedAt          time.Time        `json:"created_at"`
-	UpdatedAt          time.Time        `json:"updated_at"`
+	ID                 string    `json:"phone_number_id"`
+	WABAID             string    `json:"waba_id"`
+	DisplayPhoneNumber string    `json:"display_phone_number"`
+	MessagesPerSecond  *float64  `json:"messages_per_second"`
+	Burst              int       `json:"burst"`
+	Pair               *pairView `json:"pair"`
+	WindowCheck        string    `json:"window_check"`
+	MaxBacklog         *int64    `json:"max_backlog"`
+	CreatedAt          time.Time `json:"created_at"`
+	UpdatedAt          time.Time `json:"updated_at"`
 }
 
 type pairView struct {
@@ -56,9 +54,9 @@ func (a *API) putPhoneNumber(c echo.Context, key access.Key) error {
 	row := store.PhoneNumber{
 		ID: c.Param("id"), WABAID: o.Text("waba_id", 64), DisplayPhoneNumber: o.Text("display_phone_number", 64),
 		MessagesPerSecond: o.Number("messages_per_second", &perSecond, minPerSecond, maxPerSecond),
-		Burst:             o.Count("burst", 1, 1, maxBurst),
 		WindowCheck:       form.Word(o, "window_check", windowCheck),
 	}
+	row.Burst = burst(o, row.MessagesPerSecond)
 	if row.WindowCheck == "" {
 		row.WindowCheck = "off"
 	}
@@ -91,7 +89,7 @@ func readPair(o *form.Object) (*float64, int) {
 		return nil, 45
 	}
 	pair := o.Object("pair")
-	every, burst := pair.Number("seconds", &seconds, minPerSecond, maxPair), pair.Count("burst", 45, 1, maxBurst)
+	every, burst := pair.Number("seconds", &seconds, minPair, maxPair), pair.Count("burst", 45, 1, maxPairBurst)
 	pair.End()
 	return every, burst
 }
@@ -117,31 +115,6 @@ func (a *API) listPhoneNumbers(c echo.Context, key access.Key) error {
 	return list(c, "phone_numbers", rows, err, viewPhone)
 }
 
-func (a *API) getPhoneNumber(c echo.Context, key access.Key) error {
-	ctx, cancel := a.bounded(c)
-	defer cancel()
-	id := c.Param("id")
-	if !key.MayUse(id) {
-		return store.ErrNotFound
-	}
-	row, err := a.Store.PhoneNumber(ctx, id)
-	if err != nil {
-		return err
-	}
-	view := viewPhone(row)
-	if a.Backlog != nil {
-		waiting, err := a.Backlog(ctx, id)
-		if err != nil {
-			return err
-		}
-		view.Backlog = map[string]int64{}
-		for p := message.Urgent; p <= message.Low; p++ {
-			view.Backlog[p.String()] = waiting[int(p)]
-		}
-	}
-	return c.JSON(http.StatusOK, view)
-}
-
 func (a *API) deletePhoneNumber(c echo.Context, _ access.Key) error {
 	ctx, cancel := a.bounded(c)
 	defer cancel()
@@ -157,5 +130,9 @@ func (a *API) deletePhoneNumber(c echo.Context, _ access.Key) error {
 			}
 		}
 	}
-	return gone(c, a.Store.DeletePhoneNumber(ctx, id))
+	err := a.Store.DeletePhoneNumber(ctx, id)
+	if errors.Is(err, store.ErrInUse) {
+		return newProblem(http.StatusConflict, "in_use", "Messages of this phone number are held: cancel them, or wait until they are sent.")
+	}
+	return gone(c, err)
 }

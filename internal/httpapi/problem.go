@@ -29,6 +29,8 @@ type problem struct {
 	Code      string           `json:"code"`
 	RequestID string           `json:"request_id,omitempty"`
 	Errors    []cloudapi.Fault `json:"errors,omitempty"`
+	// RetryAfter is the Retry-After of one message of a batch, in seconds.
+	RetryAfter int `json:"retry_after,omitempty"`
 
 	retryAfter time.Duration
 	cause      error
@@ -116,6 +118,10 @@ func fromIntake(e *intake.Error) *problem {
 		}
 		p.retryAfter, p.cause = e.RetryAfter, e
 		return p
+	case intake.Busy:
+		p := newProblem(http.StatusTooManyRequests, e.Code, "There is no room for the message now. Nothing was stored.", e.Faults...)
+		p.retryAfter = e.RetryAfter
+		return p
 	}
 	p := newProblem(http.StatusInternalServerError, "internal", "Something went wrong here.")
 	p.cause = e
@@ -135,6 +141,9 @@ func fromEcho(he *echo.HTTPError) *problem {
 	return p
 }
 
+// retrySeconds is Retry-After; 0 for none.
+func (p *problem) retrySeconds() int { return int(math.Ceil(p.retryAfter.Seconds())) }
+
 // handleError writes the problem document of an error. Echo calls it, also for its own 404 and 405.
 func (a *API) handleError(err error, c echo.Context) {
 	p := *toProblem(err)
@@ -152,7 +161,7 @@ func (a *API) handleError(err error, c echo.Context) {
 	h := c.Response().Header()
 	h.Set(echo.HeaderContentType, "application/problem+json")
 	if p.retryAfter > 0 {
-		h.Set(echo.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(p.retryAfter.Seconds()))))
+		h.Set(echo.HeaderRetryAfter, strconv.Itoa(p.retrySeconds()))
 	}
 	if p.Status == http.StatusUnauthorized {
 		h.Set(echo.HeaderWWWAuthenticate, `Bearer realm="wagate"`)

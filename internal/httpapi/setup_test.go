@@ -46,6 +46,8 @@ type gateway struct {
 	access *access.Access
 	sealer *seal.Sealer
 	log    *logBuffer
+	// backlog is what waits in each lane.
+	backlog map[int]int64
 }
 
 // logBuffer keeps the log.
@@ -73,7 +75,7 @@ func start(t *testing.T) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gateway{t: t, pool: pool, store: store.New(pool), sealer: sealer, log: &logBuffer{}, client: &http.Client{Timeout: 30 * time.Second}}
+	g := &gateway{t: t, pool: pool, store: store.New(pool), sealer: sealer, log: &logBuffer{}, backlog: map[int]int64{3: 2}, client: &http.Client{Timeout: 30 * time.Second}}
 	logger := slog.New(slog.NewJSONHandler(g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	g.access = access.New(g.store, time.Now)
 	if err := g.access.Bootstrap(t.Context(), adminKey); err != nil {
@@ -89,7 +91,7 @@ func start(t *testing.T) *gateway {
 	api, err := httpapi.New(httpapi.Deps{
 		Intake: in, Access: g.access, Store: g.store, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
 		Webhook:      http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a bug") }),
-		Backlog:      func(context.Context, string) (map[int]int64, error) { return map[int]int64{3: 2}, nil },
+		Backlog:      func(context.Context, string) (map[int]int64, error) { return g.backlog, nil },
 		MetricsAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger, Now: time.Now,
 	})
 	if err != nil {

@@ -50,15 +50,6 @@ type errorView struct {
 	Scope   *string `json:"scope"`
 }
 
-// heldView names what a queued message waits for: its send_at, or a pause.
-type heldView struct {
-	Kind   string     `json:"kind"`
-	Scope  string     `json:"scope,omitempty"`
-	Value  string     `json:"value,omitempty"`
-	Reason string     `json:"reason,omitempty"`
-	Until  *time.Time `json:"until"`
-}
-
 type unknownView struct {
 	Since    *time.Time `json:"since"`
 	Reason   *string    `json:"reason"`
@@ -97,12 +88,7 @@ func viewMessage(m store.Message) messageView {
 	if m.Status == string(message.Unknown) {
 		v.Unknown = &unknownView{utc(m.UnknownAt), m.UnknownReason, utc(m.SettleBy)}
 	}
-	switch {
-	case m.Held != nil:
-		v.HeldBy = &heldView{Kind: "pause", Scope: m.Held.Scope, Value: m.Held.Value, Reason: m.Held.Reason, Until: utc(m.Held.Until)}
-	case m.Status == string(message.Queued) && m.SendAt != nil && m.Tries == 0 && m.SendAt.After(m.SeenAt):
-		v.HeldBy = &heldView{Kind: "send_at", Until: utc(m.SendAt)}
-	}
+	v.HeldBy = heldBy(m)
 	return v
 }
 

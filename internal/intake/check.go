@@ -7,11 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
-	_ "time/tzdata" // a container may have no time zones of its own
+
+	"github.com/nyaruka/phonenumbers"
 
 	"wagate/internal/cloudapi"
 	"wagate/internal/form"
@@ -48,8 +48,10 @@ type options struct {
 	reference      string
 	tags           map[string]string
 	callbackURL    string
-	sendWindow     string // compact JSON
-	late           bool   // expires_at has passed
+	orderingAfter  string
+	orderingWait   float64 // seconds
+	sendWindow     string  // compact JSON
+	late           bool    // expires_at has passed, or does before the window opens
 }
 
 // check reads a request and gives the message to store, without an id and a time; an *Error else. Beside an error that is
@@ -68,9 +70,17 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	if envelope.From == "" && !slices.ContainsFunc(faults, func(f cloudapi.Fault) bool { return f.Pointer == "/from" }) {
 		faults = append(faults, cloudapi.Fault{Pointer: "/from", Detail: "is required: the phone number id to send from"})
 	}
+	recipient := envelope.To
+	if recipient == "" {
+		recipient = envelope.Recipient
+	}
+	number := recipient // where it is one
+	if slices.ContainsFunc(faults, func(f cloudapi.Fault) bool { return f.Pointer == "/to" || f.Pointer == "/recipient" }) {
+		number = ""
+	}
 	var o options
 	if envelope.Gateway != nil && string(envelope.Gateway) != "null" {
-		o = readOptions(envelope.Gateway, now, &faults)
+		o = readOptions(envelope.Gateway, number, now, &faults)
 	}
 	key, fault := idempotencyKey(r.IdempotencyKey, o.idempotencyKey)
 	if fault != nil {
@@ -89,12 +99,10 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	_ = json.Compact(&compact, r.Body) // valid, looked at above
 	m := store.NewMessage{
 		PhoneNumberID: envelope.From, KeyID: r.Caller.KeyID, Owner: r.Caller.Owner, IdempotencyKey: key,
-		Recipient: envelope.To, Type: envelope.Type, TemplateName: envelope.TemplateName, TemplateLanguage: envelope.TemplateLang,
-		Opaque: envelope.Opaque, Reference: o.reference, OrderingKey: o.orderingKey, CallbackURL: o.callbackURL,
+		Recipient: recipient, Type: envelope.Type, TemplateName: envelope.TemplateName, TemplateLanguage: envelope.TemplateLang,
+		Opaque: envelope.Opaque, Reference: o.reference, OrderingKey: o.orderingKey, OrderingAfter: o.orderingAfter,
+		OrderingSeconds: o.orderingWait, CallbackURL: o.callbackURL,
 		SendWindow: o.sendWindow, SendAt: o.sendAt, ExpiresAt: o.expiresAt, Body: compact.Bytes(),
-	}
-	if m.Recipient == "" {
-		m.Recipient = envelope.Recipient
 	}
 	if key != "" {
 		sum := sha256.Sum256(m.Body)
@@ -139,7 +147,7 @@ func idempotencyKey(header, member string) (string, *cloudapi.Fault) {
 	return header, nil
 }
 
-func readOptions(raw []byte, now time.Time, faults *[]cloudapi.Fault) options {
+func readOptions(raw []byte, number string, now time.Time, faults *[]cloudapi.Fault) options {
 	g := form.Parse(raw, "/gateway", faults)
 	o := options{
 		priority:       form.Word(g, "priority", priority),
@@ -156,8 +164,14 @@ func readOptions(raw []byte, now time.Time, faults *[]cloudapi.Fault) options {
 	if o.callbackURL != "" && !isCallbackURL(o.callbackURL) {
 		g.Fault("callback_url", "must be an http or https URL with a host and without user and fragment")
 	}
+	if ordering := g.Object("ordering"); ordering != nil {
+		o.orderingAfter, o.orderingWait = readOrdering(ordering)
+		if o.orderingKey == "" && g.Raw("ordering_key") == nil {
+			g.Fault("ordering", "needs an ordering_key")
+		}
+	}
 	if window := g.Object("send_window"); window != nil {
-		o.sendWindow = readWindow(window)
+		o.sendWindow = readWindow(window, number)
 	}
 	g.End()
 
@@ -173,9 +187,39 @@ func readOptions(raw []byte, now time.Time, faults *[]cloudapi.Fault) options {
 			g.Fault("expires_at", "must be after send_at")
 		case o.expiresAt.After(now.Add(MaxExpiresAhead)):
 			g.Fault("expires_at", "must be at most %d days ahead", int(MaxExpiresAhead.Hours()/24))
+		case !o.expiresAt.After(opening(now, o.sendAt, o.sendWindow)):
+			o.late = true
+			g.Fault("expires_at", "must be after the send_window opens")
 		}
 	}
 	return o
+}
+
+// presetOrderingWait is how long, in seconds, the next message of an ordering key waits for delivered at most.
+const presetOrderingWait = 300
+
+// readOrdering reads what the next message of an ordering key waits for.
+func readOrdering(o *form.Object) (after string, seconds float64) {
+	after = form.Word(o, "after", func(s string) (string, error) {
+		if s != "accepted" && s != "delivered" {
+			return "", errors.New("must be accepted or delivered")
+		}
+		return s, nil
+	})
+	if o.Raw("after") == nil {
+		o.Fault("after", "is required")
+	}
+	timeout := o.Integer("timeout_seconds", nil, 1, 86400)
+	switch {
+	case timeout != nil && after == "accepted":
+		o.Fault("timeout_seconds", "goes with after delivered only")
+	case timeout != nil:
+		seconds = float64(*timeout)
+	case after == "delivered":
+		seconds = presetOrderingWait
+	}
+	o.End()
+	return after, seconds
 }
 
 func priority(s string) (message.Priority, error) {
@@ -207,41 +251,65 @@ func isCallbackURL(s string) bool {
 	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && u.User == nil && u.Fragment == "" && u.Opaque == ""
 }
 
-var clock = regexp.MustCompile(`^([01][0-9]|2[0-3]):[0-5][0-9]$`)
-
-// readWindow checks the shape of a send_window and gives it as compact JSON: from and to as HH:MM, an IANA time zone
-// (UTC without one), ISO weekdays (all without any).
-func readWindow(w *form.Object) string {
+// readWindow checks a send_window and gives it as it is kept: from and to as HH:MM, an IANA time zone, or those of the
+// recipient's number without one, ISO weekdays (all without any). It is "" when it has faults.
+func readWindow(w *form.Object, number string) string {
+	whole := true
+	fault := func(name, detail string) {
+		whole = false
+		w.Fault(name, "%s", detail)
+	}
 	from, to := form.Word(w, "from", clockTime), form.Word(w, "to", clockTime)
 	zone := form.Word(w, "timezone", timezone)
 	days := w.Integers("days", 7, 1, 7)
 	for _, name := range []string{"from", "to"} {
 		if w.Raw(name) == nil {
-			w.Fault(name, "is required")
+			fault(name, "is required")
 		}
 	}
 	if from != "" && from == to {
-		w.Fault("to", "must differ from from")
+		fault("to", "must differ from from")
 	}
 	slices.Sort(days)
 	if len(slices.Compact(slices.Clone(days))) != len(days) {
-		w.Fault("days", "must name each day once")
+		fault("days", "must name each day once")
+	}
+	var zones []string
+	if w.Raw("timezone") == nil {
+		if zones = zonesOf(number); len(zones) == 0 && number != "" {
+			fault("timezone", "is required for this recipient")
+		}
 	}
 	w.End()
-	raw, _ := json.Marshal(struct { // always marshals
-		From     string `json:"from"`
-		To       string `json:"to"`
-		Timezone string `json:"timezone,omitempty"`
-		Days     []int  `json:"days,omitempty"`
-	}{from, to, zone, days})
+	if !whole || from == "" || to == "" || (zone == "" && len(zones) == 0) {
+		return ""
+	}
+	raw, _ := json.Marshal(message.Window{From: from, To: to, Timezone: zone, Zones: zones, Days: days}) // always marshals
 	return string(raw)
 }
 
-func clockTime(s string) (string, error) {
-	if !clock.MatchString(s) {
-		return "", errors.New("must be a time of day such as 08:00")
+// zonesOf gives the time zones of a phone number by its country and area; none when they are not known.
+func zonesOf(number string) []string {
+	parsed, err := phonenumbers.Parse(number, "")
+	if err != nil {
+		return nil
 	}
-	return s, nil
+	names, err := phonenumbers.GetTimezonesForNumber(parsed)
+	if err != nil {
+		return nil
+	}
+	var zones []string
+	for _, name := range names {
+		if _, err := timezone(name); err == nil && name != phonenumbers.UNKNOWN_TIMEZONE {
+			zones = append(zones, name)
+		}
+	}
+	return zones
+}
+
+func clockTime(s string) (string, error) {
+	_, err := message.ParseClock(s)
+	return s, err
 }
 
 func timezone(s string) (string, error) {

@@ -29,18 +29,22 @@ func (in *Intake) own(ctx context.Context, c Caller, id uuid.UUID) (store.Messag
 func (in *Intake) Settle(ctx context.Context, c Caller, id uuid.UUID, as store.Decision) (store.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTime)
 	defer cancel()
-	if _, err := in.own(ctx, c, id); err != nil {
+	m, err := in.own(ctx, c, id)
+	if err != nil {
 		return store.Message{}, err
 	}
-	err := in.store.InTxWithin(ctx, connectionWait, func(tx pgx.Tx) error {
+	err = in.store.InTxWithin(ctx, connectionWait, func(tx pgx.Tx) error {
 		again, err := in.store.Settle(ctx, tx, id, as, in.now())
 		if err != nil || as != store.DecideResend {
 			return err
 		}
-		return in.putIn(ctx, tx, again)
+		return in.putAgain(ctx, tx, c, again)
 	})
 	if err != nil {
 		return store.Message{}, err
+	}
+	if as == store.DecideResend {
+		in.backlog.add(m.PhoneNumberID, m.Priority)
 	}
 	return in.store.GetMessage(ctx, id)
 }
@@ -56,9 +60,11 @@ func (in *Intake) CancelMany(ctx context.Context, f store.CancelFilter, within t
 }
 
 func (in *Intake) withdraw(ctx context.Context, tx pgx.Tx, later []store.Again) error {
-	sends := make([]queue.Send, len(later))
-	for i, a := range later {
-		sends[i] = queue.Send{MessageID: a.ID, PhoneNumberID: a.PhoneNumberID, Priority: a.Priority, At: a.SendAt}
+	var sends []queue.Send
+	for _, a := range later {
+		if at := due(a.ID, a.CreatedAt, a.SendAt, a.SendWindow); !at.IsZero() {
+			sends = append(sends, queue.Send{MessageID: a.ID, PhoneNumberID: a.PhoneNumberID, Priority: a.Priority, At: at})
+		}
 	}
 	return in.jobs.Withdraw(ctx, tx, sends)
 }
@@ -70,7 +76,7 @@ func (in *Intake) Resend(ctx context.Context, c Caller, id uuid.UUID, idempotenc
 	defer cancel()
 	key, fault := idempotencyKey(idempotencyKeyHeader, "")
 	if fault != nil {
-		return in.answer(nil, store.Acceptance{}, &Error{Kind: Invalid, Faults: []cloudapi.Fault{*fault}})
+		return in.answer(nil, store.Acceptance{}, time.Time{}, &Error{Kind: Invalid, Faults: []cloudapi.Fault{*fault}})
 	}
 	old, err := in.own(ctx, c, id)
 	if err != nil {
@@ -82,23 +88,33 @@ func (in *Intake) Resend(ctx context.Context, c Caller, id uuid.UUID, idempotenc
 		Of: id, ID: message.NewID(created), CreatedAt: created, KeyID: c.KeyID, Owner: c.Owner, IdempotencyKey: key, RequestHash: hash[:],
 	}
 	var a store.Acceptance
+	var at time.Time
 	err = in.store.InTxWithin(ctx, connectionWait, func(tx pgx.Tx) (err error) {
 		var again store.Again
 		if a, again, err = in.store.Resend(ctx, tx, r); err != nil || a.Verdict != store.Stored {
 			return err
 		}
-		return in.putIn(ctx, tx, again)
+		at = opening(again.CreatedAt, again.SendAt, again.SendWindow)
+		return in.putAgain(ctx, tx, c, again)
 	})
 	if err != nil {
 		return Accepted{}, err
+	}
+	if a.Verdict == store.Stored {
+		in.backlog.add(old.PhoneNumberID, old.Priority)
 	}
 	m := store.NewMessage{PhoneNumberID: old.PhoneNumberID, Recipient: old.Recipient}
 	if old.SendAt != nil {
 		m.SendAt = old.SendAt.UTC() // one that has passed counts for nothing in the answer
 	}
-	return in.answer(&m, a, nil)
+	return in.answer(&m, a, at, nil)
 }
 
-func (in *Intake) putIn(ctx context.Context, tx pgx.Tx, m store.Again) error {
-	return in.jobs.Insert(ctx, tx, []queue.Send{{MessageID: m.ID, PhoneNumberID: m.PhoneNumberID, Priority: m.Priority, At: m.SendAt}})
+// putAgain puts the job of a message in that waits again; the caller's turns are taken.
+func (in *Intake) putAgain(ctx context.Context, tx pgx.Tx, c Caller, m store.Again) error {
+	i := incoming{id: m.ID, phone: m.PhoneNumberID, priority: m.Priority, keyID: c.KeyID}
+	if !m.CreatedAt.IsZero() {
+		i.due = due(m.ID, m.CreatedAt, m.SendAt, m.SendWindow)
+	}
+	return in.putIn(ctx, tx, []incoming{i})
 }

@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,18 +24,24 @@ const (
 	KeyReused
 	// Unavailable: the database is away or too busy. As far as it could be known, nothing was stored.
 	Unavailable
+	// Busy: too much waits, or the day's messages are used up. It may be fine later.
+	Busy
 )
 
 // Error is why a request was not accepted. Nothing of the request is stored.
 type Error struct {
 	Kind   Kind
 	Faults []cloudapi.Fault
-	// RetryAfter is how long to wait before another attempt; only for Unavailable.
+	// Code is a word for what stands against a Busy request: would_expire, phone_backlog_full, key_backlog_full or
+	// day_limit_reached.
+	Code string
+	// RetryAfter is how long to wait before another attempt; only for Unavailable and Busy.
 	RetryAfter time.Duration
 	// Err is the cause, for the log only.
 	Err error
 
-	// late says that the only fault is that expires_at has passed: the same request may have been fine before.
+	// late says that the only fault is that expires_at has passed, or does before the send_window opens: the same request may
+	// have been fine before.
 	late bool
 }
 
@@ -54,6 +61,8 @@ func (e *Error) Error() string {
 			return "the database is not available: " + e.Err.Error()
 		}
 		return "the database is not available"
+	case Busy:
+		return "not now: " + e.Code
 	}
 	return "not accepted"
 }
@@ -66,6 +75,13 @@ const retryAfter = 2 * time.Second
 
 func unavailable(err error) *Error {
 	return &Error{Kind: Unavailable, RetryAfter: retryAfter, Err: err}
+}
+
+// errDisk is why nothing is stored while the database has no disk.
+var errDisk = errors.New("it is short of disk")
+
+func diskShort(wait time.Duration) *Error {
+	return &Error{Kind: Unavailable, RetryAfter: wait, Err: errDisk}
 }
 
 // lookup turns the error of a reading into Unavailable where the database was away.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"wagate/internal/intake"
 	"wagate/internal/store"
@@ -105,6 +106,53 @@ func TestClosed(t *testing.T) {
 	if _, err := in.Accept(context.Background(), intake.Request{Caller: caller, Body: text("")}); kindOf(err) != intake.Unavailable {
 		t.Errorf("after Close: %v", err)
 	}
+}
+
+// After the database had no disk nothing is tried for five seconds; then one commit tries.
+func TestDiskFull(t *testing.T) {
+	in, pool, h := clocked(t)
+	exec(t, pool, `CREATE TABLE tries (n serial)`)
+	exec(t, pool, `CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		PERFORM nextval('tries_n_seq'); RAISE EXCEPTION 'no space left on device' USING ERRCODE = '53100'; END $$`)
+	exec(t, pool, `CREATE TRIGGER full_disk BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION full_disk()`)
+	want := func(what string, tries int) {
+		t.Helper()
+		var tried int
+		if err := pool.QueryRow(t.Context(), `SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM tries_n_seq`).Scan(&tried); err != nil || tried != tries {
+			t.Errorf("%s: %d tries, %v, want %d", what, tried, err, tries)
+		}
+	}
+	refused := func(what string, err error) {
+		t.Helper()
+		if e, ok := errors.AsType[*intake.Error](err); !ok || e.Kind != intake.Unavailable || e.RetryAfter <= 0 {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	accept := func() error {
+		_, err := in.Accept(t.Context(), intake.Request{Caller: caller, Body: text("")})
+		return err
+	}
+	refused("the first", accept())
+	want("the first", 1)
+	refused("at once", accept())
+	refused("a check", in.Check(t.Context(), intake.Request{Caller: caller, Body: text("")}))
+	for _, r := range in.AcceptMany(t.Context(), []intake.Request{{Caller: caller, Body: text("")}}) {
+		refused("a batch", r.Err)
+	}
+	want("within five seconds", 1)
+	h.move(5 * time.Second)
+	refused("the one that tries", accept())
+	want("after five seconds", 2)
+	exec(t, pool, `DROP TRIGGER full_disk ON messages`)
+	refused("within the next five seconds", accept())
+	h.move(5 * time.Second)
+	if err := accept(); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+	if err := accept(); err != nil {
+		t.Errorf("with room, again: %v", err)
+	}
+	wantRows(t, pool, 2, 0)
 }
 
 func BenchmarkAccept(b *testing.B) {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"wagate/internal/batch"
@@ -31,9 +30,9 @@ const (
 	connectionWait = 2 * time.Second
 	commitTime     = 5 * time.Second
 	acceptTime     = 10 * time.Second
-	// phoneKept is how long a phone number once seen is taken for there without a look. The insert looks again.
-	phoneKept = 5 * time.Second
+	// maxPhones and maxKeys bound the phone numbers and keys that are remembered.
 	maxPhones = 20000
+	maxKeys   = 20000
 )
 
 // Caller is whose request it is.
@@ -43,6 +42,10 @@ type Caller struct {
 	Owner string
 	// PhoneNumbers are the phone number ids the caller may use; empty means all.
 	PhoneNumbers []string
+	// MaxBacklog bounds how many messages of the key may wait, MessagesPerDay how many are accepted on a day in UTC; 0 is
+	// no bound.
+	MaxBacklog     int64
+	MessagesPerDay int64
 }
 
 // Request is one message to accept.
@@ -82,18 +85,26 @@ type Intake struct {
 	group  *batch.Group[*store.NewMessage, store.Acceptance]
 	direct chan struct{}
 
-	mu     sync.Mutex
-	phones map[string]time.Time // until when an id is taken for there
+	turns    *turns
+	backlog  *backlog
+	counting sync.Mutex // held while counts are moved on
+	disk     *disk
+	cancel   context.CancelFunc
+	keeper   sync.WaitGroup
+
+	mu   sync.Mutex
+	seen map[queue.HeadOf]seenRunnable
 
 	answers *prometheus.CounterVec
 	sizes   prometheus.Histogram
 }
 
-// New makes an Intake and starts its group commits; Close ends them. now is time.Now or a test's clock.
+// New makes an Intake and starts its group commits and the keeping of its counts; Close ends them. now is time.Now or a test's clock.
 func New(s *store.Store, jobs *queue.Inserter, logger *slog.Logger, registerer prometheus.Registerer, now func() time.Time) *Intake {
 	in := &Intake{
 		store: s, jobs: jobs, logger: logger, now: now,
-		direct: make(chan struct{}, batches), phones: map[string]time.Time{},
+		direct: make(chan struct{}, batches), turns: newTurns(), backlog: newBacklog(), seen: map[queue.HeadOf]seenRunnable{},
+		disk: &disk{store: s, logger: logger, space: freeSpace},
 		answers: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "wagate_intake_requests_total", Help: "Messages handed in, by what became of them.",
 		}, []string{"result"}),
@@ -103,11 +114,18 @@ func New(s *store.Store, jobs *queue.Inserter, logger *slog.Logger, registerer p
 	}
 	registerer.MustRegister(in.answers, in.sizes)
 	in.group = batch.New(batch.Config{Max: groupMax, Linger: groupLinger, Flushers: groupFlushers}, in.flush)
+	ctx, cancel := context.WithCancel(context.Background())
+	in.cancel = cancel
+	in.keeper.Go(func() { in.keepCounts(ctx) })
 	return in
 }
 
-// Close commits what waits and ends the group commits. Later requests are Unavailable.
-func (in *Intake) Close() { in.group.Close() }
+// Close commits what waits, ends the group commits and moves the counts on a last time. Later requests are Unavailable.
+func (in *Intake) Close() {
+	in.group.Close()
+	in.cancel()
+	in.keeper.Wait()
+}
 
 // Check gives the same verdict as Accept, but for the idempotency key, and stores nothing.
 func (in *Intake) Check(ctx context.Context, r Request) error {
@@ -115,7 +133,21 @@ func (in *Intake) Check(ctx context.Context, r Request) error {
 	if refused != nil {
 		return refused
 	}
-	return in.phone(ctx, r.Caller, m.PhoneNumberID)
+	if err := in.phone(ctx, r.Caller, m.PhoneNumberID); err != nil {
+		return err
+	}
+	if _, _, refused := in.admit(ctx, r.Caller, &m, false); refused != nil {
+		return refused
+	}
+	return in.room()
+}
+
+// room gives an error while the database has no disk.
+func (in *Intake) room() error {
+	if wait := in.disk.closed(in.now()); wait > 0 {
+		return diskShort(wait)
+	}
+	return nil
 }
 
 // Accept stores one message and its job, or gives an *Error. Once it returns without one, the message is durable.
@@ -127,14 +159,19 @@ func (in *Intake) Accept(ctx context.Context, r Request) (Accepted, error) {
 		return in.refuse(ctx, &m, refused)
 	}
 	if err := in.phone(ctx, r.Caller, m.PhoneNumberID); err != nil {
-		return in.answer(&m, store.Acceptance{}, err)
+		return in.answer(&m, store.Acceptance{}, time.Time{}, err)
+	}
+	kept, at, refused := in.admit(ctx, r.Caller, &m, true)
+	if refused != nil {
+		return in.refuse(ctx, &m, refused)
 	}
 	in.stamp(&m)
 	a, err := in.group.Do(ctx, &m)
+	in.backlog.done(kept, err == nil && a.Verdict == store.Stored)
 	if errors.Is(err, batch.ErrClosed) || (err != nil && ctx.Err() != nil) {
 		err = unavailable(err)
 	}
-	return in.answer(&m, a, err)
+	return in.answer(&m, a, at, err)
 }
 
 // AcceptMany stores those of the messages that are valid and gives one result each, in order. It commits 500 at a time.
@@ -143,26 +180,32 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 	messages := make([]store.NewMessage, len(requests))
 	refused := make([]*Error, len(requests))
 	var ids []string
+	var callers []Caller
 	for i, r := range requests {
 		messages[i], refused[i] = check(r, in.now())
 		if refused[i] == nil {
 			ids = append(ids, messages[i].PhoneNumberID)
+			if !slices.ContainsFunc(callers, func(c Caller) bool { return c.KeyID == r.Caller.KeyID }) {
+				callers = append(callers, r.Caller)
+			}
 		}
 	}
-	missing, lookErr := in.missing(ctx, ids)
+	lookErr := in.see(ctx, ids, callers)
 	var good []int
+	seats, at := make([]seat, len(requests)), make([]time.Time, len(requests))
 	for i, r := range requests {
 		m := &messages[i]
 		switch {
 		case refused[i] != nil:
-			results[i].Accepted, results[i].Err = in.refuse(ctx, m, refused[i])
 		case lookErr != nil:
-			results[i].Accepted, results[i].Err = in.answer(m, store.Acceptance{}, lookup(lookErr))
-		case missing[m.PhoneNumberID] || !r.Caller.mayUse(m.PhoneNumberID):
-			results[i].Accepted, results[i].Err = in.answer(m, store.Acceptance{}, unknownPhone())
+			results[i].Accepted, results[i].Err = in.answer(m, store.Acceptance{}, time.Time{}, lookup(lookErr))
+		case !in.backlog.there(m.PhoneNumberID) || !r.Caller.mayUse(m.PhoneNumberID):
+			results[i].Accepted, results[i].Err = in.answer(m, store.Acceptance{}, time.Time{}, unknownPhone())
 		default:
-			in.stamp(m)
-			good = append(good, i)
+			if seats[i], at[i], refused[i] = in.admit(ctx, r.Caller, m, true); refused[i] == nil {
+				in.stamp(m)
+				good = append(good, i)
+			}
 		}
 	}
 	for chunk := range slices.Chunk(good, groupMax) {
@@ -172,29 +215,37 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 		}
 		answers, err := in.flushDirect(ctx, set)
 		for n, i := range chunk {
-			if err != nil {
-				results[i].Accepted, results[i].Err = in.answer(&messages[i], store.Acceptance{}, err)
-			} else {
-				results[i].Accepted, results[i].Err = in.answer(&messages[i], answers[n].Out, answers[n].Err)
+			var a batch.Result[store.Acceptance]
+			if a.Err = err; err == nil {
+				a = answers[n]
 			}
+			in.backlog.done(seats[i], a.Err == nil && a.Out.Verdict == store.Stored)
+			results[i].Accepted, results[i].Err = in.answer(&messages[i], a.Out, at[i], a.Err)
+		}
+	}
+	// After the others: one may be the repetition of one of them.
+	for i := range refused {
+		if refused[i] != nil {
+			results[i].Accepted, results[i].Err = in.refuse(ctx, &messages[i], refused[i])
 		}
 	}
 	return results
 }
 
-// refuse answers a request with faults. One that came too late only may be the repetition of one that came in time.
+// refuse answers a request with faults, or for which there is no room. It may be the repetition of one that came in time,
+// which gets the answer of then.
 func (in *Intake) refuse(ctx context.Context, m *store.NewMessage, refused *Error) (Accepted, error) {
-	if !refused.late || m.IdempotencyKey == "" {
-		return in.answer(m, store.Acceptance{}, refused)
+	if (!refused.late && refused.Kind != Busy) || m.IdempotencyKey == "" {
+		return in.answer(m, store.Acceptance{}, time.Time{}, refused)
 	}
 	a, err := in.store.Accepted(ctx, m.Owner, m.IdempotencyKey, m.RequestHash)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return in.answer(m, store.Acceptance{}, refused)
+		return in.answer(m, store.Acceptance{}, time.Time{}, refused)
 	case err != nil:
-		return in.answer(m, store.Acceptance{}, lookup(err))
+		return in.answer(m, store.Acceptance{}, time.Time{}, lookup(err))
 	}
-	return in.answer(m, a, nil)
+	return in.answer(m, a, time.Time{}, nil)
 }
 
 // stamp gives the message its id and time.
@@ -203,24 +254,11 @@ func (in *Intake) stamp(m *store.NewMessage) {
 	m.ID = message.NewID(m.CreatedAt)
 }
 
-// flushDirect commits a set of a batch request, at most a few at once.
-func (in *Intake) flushDirect(ctx context.Context, set []*store.NewMessage) ([]batch.Result[store.Acceptance], error) {
-	wait, cancel := context.WithTimeout(ctx, acceptTime)
-	defer cancel()
-	select {
-	case in.direct <- struct{}{}:
-		defer func() { <-in.direct }()
-		// From here on the outcome is waited for, whoever has gone, as with the groups.
-		return in.flush(context.WithoutCancel(ctx), set)
-	case <-wait.Done():
-		return nil, unavailable(wait.Err())
-	}
-}
-
-// answer turns a verdict into what the caller gets, and counts it.
-func (in *Intake) answer(m *store.NewMessage, a store.Acceptance, err error) (Accepted, error) {
+// answer turns a verdict into what the caller gets, and counts it. at is when a message that is stored now is thought to go
+// out; of others only their own time says so.
+func (in *Intake) answer(m *store.NewMessage, a store.Acceptance, at time.Time, err error) (Accepted, error) {
 	if refused, ok := errors.AsType[*Error](err); ok {
-		label := map[Kind]string{Malformed: "malformed", Invalid: "invalid", UnknownPhone: "unknown_phone", Unavailable: "unavailable"}[refused.Kind]
+		label := map[Kind]string{Malformed: "malformed", Invalid: "invalid", UnknownPhone: "unknown_phone", Unavailable: "unavailable", Busy: "busy"}[refused.Kind]
 		in.answers.WithLabelValues(label).Inc()
 		return Accepted{}, refused
 	}
@@ -233,8 +271,11 @@ func (in *Intake) answer(m *store.NewMessage, a store.Acceptance, err error) (Ac
 		return Accepted{}, &Error{Kind: KeyReused}
 	}
 	out := Accepted{ID: a.ID, From: m.PhoneNumberID, To: m.Recipient, CreatedAt: a.CreatedAt.UTC(), EstimatedSendAt: a.CreatedAt.UTC()}
-	if m.SendAt.After(out.CreatedAt) {
-		out.EstimatedSendAt = m.SendAt
+	if a.Verdict != store.Stored || at.IsZero() {
+		at = opening(out.CreatedAt, m.SendAt, m.SendWindow)
+	}
+	if at.After(out.CreatedAt) {
+		out.EstimatedSendAt = at.UTC()
 	}
 	label := "stored"
 	if out.Replayed = a.Verdict == store.Replayed; out.Replayed {
@@ -242,67 +283,6 @@ func (in *Intake) answer(m *store.NewMessage, a store.Acceptance, err error) (Ac
 	}
 	in.answers.WithLabelValues(label).Inc()
 	return out, nil
-}
-
-// flush stores a set. When its transaction fails for a reason of one of its members, the set is halved until that
-// member stands alone, so that no request fails for another.
-func (in *Intake) flush(ctx context.Context, set []*store.NewMessage) ([]batch.Result[store.Acceptance], error) {
-	answers, err := in.commit(ctx, set)
-	results := make([]batch.Result[store.Acceptance], len(set))
-	switch {
-	case err == nil:
-		for i, a := range answers {
-			results[i].Out = a
-		}
-		return results, nil
-	case store.Unavailable(err):
-		in.logger.WarnContext(ctx, "accept: database not available", "messages", len(set), "error", err)
-		return nil, unavailable(err)
-	case len(set) > 1:
-		half := len(set) / 2
-		for _, part := range []struct{ at, end int }{{0, half}, {half, len(set)}} {
-			answers, err := in.flush(ctx, set[part.at:part.end])
-			for i := part.at; i < part.end; i++ {
-				if err != nil {
-					results[i].Err = err
-				} else {
-					results[i] = answers[i-part.at]
-				}
-			}
-		}
-		return results, nil
-	case errors.Is(err, store.ErrPhoneGone):
-		in.forget(set[0].PhoneNumberID)
-		return nil, unknownPhone()
-	default:
-		in.logger.ErrorContext(ctx, "accept: message could not be stored", "error", err)
-		return nil, err
-	}
-}
-
-// commit stores the messages and the jobs of the new ones in one transaction.
-func (in *Intake) commit(ctx context.Context, set []*store.NewMessage) (answers []store.Acceptance, err error) {
-	in.sizes.Observe(float64(len(set)))
-	ctx, cancel := context.WithTimeout(ctx, commitTime)
-	defer cancel()
-	messages := make([]store.NewMessage, len(set))
-	for i, m := range set {
-		messages[i] = *m
-	}
-	err = in.store.InTxWithin(ctx, connectionWait, func(tx pgx.Tx) error {
-		answers, err = in.store.Accept(ctx, tx, messages)
-		if err != nil {
-			return err
-		}
-		jobs := make([]queue.Send, 0, len(messages))
-		for i, m := range messages {
-			if answers[i].Verdict == store.Stored {
-				jobs = append(jobs, queue.Send{MessageID: m.ID, PhoneNumberID: m.PhoneNumberID, Priority: m.Priority, At: m.SendAt})
-			}
-		}
-		return in.jobs.Insert(ctx, tx, jobs)
-	})
-	return answers, err
 }
 
 func (c Caller) mayUse(phoneNumberID string) bool {
@@ -314,54 +294,11 @@ func (in *Intake) phone(ctx context.Context, c Caller, id string) error {
 	if !c.mayUse(id) {
 		return unknownPhone()
 	}
-	missing, err := in.missing(ctx, []string{id})
-	if err != nil {
+	if err := in.see(ctx, []string{id}, []Caller{c}); err != nil {
 		return lookup(err)
 	}
-	if missing[id] {
+	if !in.backlog.there(id) {
 		return unknownPhone()
 	}
 	return nil
-}
-
-// missing gives those of the phone number ids that are not there.
-func (in *Intake) missing(ctx context.Context, ids []string) (map[string]bool, error) {
-	now := in.now()
-	ask := map[string]bool{}
-	in.mu.Lock()
-	for _, id := range ids {
-		if !now.Before(in.phones[id]) {
-			ask[id] = true
-		}
-	}
-	in.mu.Unlock()
-	if len(ask) == 0 {
-		return nil, nil
-	}
-	names := make([]string, 0, len(ask))
-	for id := range ask {
-		names = append(names, id)
-	}
-	ctx, cancel := context.WithTimeout(ctx, connectionWait)
-	defer cancel()
-	there, err := in.store.Directory(ctx, names)
-	if err != nil {
-		return nil, err
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if len(in.phones)+len(there) > maxPhones {
-		clear(in.phones)
-	}
-	for id := range there {
-		in.phones[id] = now.Add(phoneKept)
-		delete(ask, id)
-	}
-	return ask, nil
-}
-
-func (in *Intake) forget(id string) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	delete(in.phones, id)
 }

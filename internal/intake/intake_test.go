@@ -30,6 +30,12 @@ var caller = intake.Caller{KeyID: message.NewID(time.Now()), Owner: "shop"}
 // setup gives an Intake on a database with one WABA and one phone number.
 func setup(t testing.TB) (*intake.Intake, *pgxpool.Pool) {
 	t.Helper()
+	return setupAt(t, time.Now)
+}
+
+// setupAt is setup with a clock.
+func setupAt(t testing.TB, now func() time.Time) (*intake.Intake, *pgxpool.Pool) {
+	t.Helper()
 	pool := pgtest.New(t)
 	s := store.New(pool)
 	if err := s.PutWABA(t.Context(), store.WABA{ID: "100", Burst: 1, ManagementCallsPerHour: 5000}, nil); err != nil {
@@ -42,7 +48,7 @@ func setup(t testing.TB) (*intake.Intake, *pgxpool.Pool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := intake.New(s, jobs, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), time.Now)
+	in := intake.New(s, jobs, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), now)
 	t.Cleanup(in.Close)
 	return in, pool
 }
@@ -77,10 +83,11 @@ func kindOf(err error) intake.Kind {
 func TestAcceptStoresMessageAndJob(t *testing.T) {
 	in, pool := setup(t)
 	sendAt := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	from, to := sendAt.Add(-time.Hour).Format("15:04"), sendAt.Add(2*time.Hour).Format("15:04")
 	body := text(`,"context":{"message_id":"wamid.X"},"biz_opaque_callback_data":"mine","gateway":{
 		"category":"utility","send_at":"` + sendAt.Format(time.RFC3339) + `","expires_at":"` + sendAt.Add(time.Hour).Format(time.RFC3339) + `",
 		"ordering_key":"chat-17","reference":"order-17","tags":{"campaign":"black-friday"},"callback_url":"https://app.internal/wa",
-		"send_window":{"from":"08:00","to":"21:00","timezone":"Europe/Rome","days":[5,1]}}`)
+		"send_window":{"from":"` + from + `","to":"` + to + `","timezone":"UTC","days":[7,1,2,3,4,6,5]}}`)
 	a, err := in.Accept(t.Context(), intake.Request{Caller: caller, Body: body})
 	if err != nil {
 		t.Fatal(err)
@@ -92,13 +99,13 @@ func TestAcceptStoresMessageAndJob(t *testing.T) {
 	err = pool.QueryRow(t.Context(), `
 		SELECT concat_ws('|', m.phone_number_id, waba_id, key_id = $2::uuid, recipient, type, status, m.priority, category, on_unknown, reference, m.tags,
 			ordering_key, callback_url, opaque, send_window, send_at = $3, expires_at = $3::timestamptz + interval '1 hour', body IS NOT NULL,
-			j.queue, j.priority, j.state, j.scheduled_at = $3, j.args->>'id' = m.id::text)
-		FROM messages m, river_job j WHERE m.id = $1::uuid`, a.ID, caller.KeyID, sendAt).Scan(&got)
+			j.queue, j.priority, j.state, j.scheduled_at = $4, j.args->>'id' = m.id::text)
+		FROM messages m, river_job j WHERE m.id = $1::uuid`, a.ID, caller.KeyID, sendAt, intake.Due(a.ID, a.CreatedAt, sendAt, "")).Scan(&got)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := phone + `|100|t|+16505551234|text|queued|3|utility|hold|order-17|{"campaign": "black-friday"}|chat-17|https://app.internal/wa|mine|` +
-		`{"to": "21:00", "days": [1, 5], "from": "08:00", "timezone": "Europe/Rome"}|t|t|t|lane-` + phone + `|3|scheduled|t|t`
+		`{"to": "` + to + `", "days": [1, 2, 3, 4, 5, 6, 7], "from": "` + from + `", "timezone": "UTC"}|t|t|t|lane-` + phone + `|3|scheduled|t|t`
 	if got != want {
 		t.Errorf("stored\n%s, want\n%s", got, want)
 	}
@@ -166,6 +173,21 @@ func TestRefusals(t *testing.T) {
 		{gateway(`{"send_window":{"from":"8:00","timezone":"Mars/Olympus","days":[0,1,1],"until":1}}`), intake.Invalid,
 			[]string{"/gateway/send_window/from", "/gateway/send_window/timezone", "/gateway/send_window/days/0",
 				"/gateway/send_window/to", "/gateway/send_window/days", "/gateway/send_window/until"}},
+		{gateway(`{"send_window":{"from":"08:00","to":"08:00"}}`), intake.Invalid, []string{"/gateway/send_window/to"}},
+		{strings.Replace(gateway(`{"send_window":{"from":"08:00","to":"09:00"}}`), `"+16505551234"`, `null,"recipient":"US.123"`, 1), intake.Invalid,
+			[]string{"/gateway/send_window/timezone"}},
+		{strings.Replace(gateway(`{"send_window":{"from":"08:00","to":"09:00"}}`), `+16505551234`, `+8001234567890`, 1), intake.Invalid,
+			[]string{"/gateway/send_window/timezone"}},
+		{strings.Replace(gateway(`{"send_window":{"from":"08:00","to":"09:00"}}`), `+16505551234`, `16505551234`, 1), intake.Invalid, []string{"/to"}},
+		{gateway(`{"send_window":{"from":"` + time.Now().UTC().Add(5*time.Hour).Format("15:04") + `","to":"` + time.Now().UTC().Add(6*time.Hour).Format("15:04") +
+			`","timezone":"UTC"},"expires_at":"` + at(time.Hour) + `"}`), intake.Invalid, []string{"/gateway/expires_at"}},
+		{gateway(`{"ordering":{"after":"delivered"}}`), intake.Invalid, []string{"/gateway/ordering"}},
+		{gateway(`{"ordering_key":"k","ordering":{}}`), intake.Invalid, []string{"/gateway/ordering/after"}},
+		{gateway(`{"ordering_key":"k","ordering":{"after":"read","timeout_seconds":0,"x":1}}`), intake.Invalid,
+			[]string{"/gateway/ordering/after", "/gateway/ordering/timeout_seconds", "/gateway/ordering/x"}},
+		{gateway(`{"ordering_key":"k","ordering":{"after":"delivered","timeout_seconds":86401}}`), intake.Invalid, []string{"/gateway/ordering/timeout_seconds"}},
+		{gateway(`{"ordering_key":"k","ordering":{"after":"accepted","timeout_seconds":5}}`), intake.Invalid, []string{"/gateway/ordering/timeout_seconds"}},
+		{gateway(`{"ordering_key":"k","ordering":"delivered"}`), intake.Invalid, []string{"/gateway/ordering"}},
 	} {
 		request := intake.Request{Caller: caller, Body: []byte(c.body), IdempotencyKey: ""}
 		_, err := in.Accept(t.Context(), request)

@@ -62,12 +62,12 @@ func backlog(ctx context.Context, wg *sync.WaitGroup, l *Line, phone string, n i
 	for range n {
 		wg.Go(func() {
 			for {
-				slot, err := l.Wait(ctx, phone, 2)
+				g, err := l.Wait(ctx, Request{Phone: phone, Priority: 2})
 				if err != nil {
 					return
 				}
-				into.add(phone, slot)
-				time.Sleep(time.Until(slot)) //nolint:forbidigo // in a synctest bubble
+				into.add(phone, g.Slot)
+				time.Sleep(time.Until(g.Slot)) //nolint:forbidigo // in a synctest bubble
 			}
 		})
 	}
@@ -82,7 +82,7 @@ func TestLowerPrioritiesThenEarlierOnesGoFirst(t *testing.T) {
 		var wg sync.WaitGroup
 		for n, priority := range []int{4, 2, 2, 1, 3, 1} {
 			wg.Go(func() {
-				if _, err := l.Wait(t.Context(), "1", priority); err != nil {
+				if _, err := l.Wait(t.Context(), Request{Phone: "1", Priority: priority}); err != nil {
 					t.Error(err)
 				}
 				order <- n
@@ -146,14 +146,14 @@ func TestAQuietPhoneGetsAllItAsksFor(t *testing.T) {
 		for range 5 * seconds {
 			<-tick.C
 			asked := time.Now()
-			slot, err := l.Wait(ctx, "quiet", 2)
+			g, err := l.Wait(ctx, Request{Phone: "quiet", Priority: 2})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if wait := slot.Sub(asked); wait > 300*time.Millisecond {
+			if wait := g.Slot.Sub(asked); wait > 300*time.Millisecond {
 				t.Errorf("a slot %v after it was asked for", wait)
 			}
-			all.add("quiet", slot)
+			all.add("quiet", g.Slot)
 		}
 		end := time.Now()
 		cancel()
@@ -215,10 +215,11 @@ func TestASlotIsAtMostTheLeadAhead(t *testing.T) {
 				defer l.Close()
 				start := time.Now()
 				for i := 1; i <= 10; i++ {
-					slot, err := l.Wait(t.Context(), "1", 1)
+					g, err := l.Wait(t.Context(), Request{Phone: "1", Priority: 1})
 					if err != nil {
 						t.Fatal(err)
 					}
+					slot := g.Slot
 					// Slots are 500 ms apart: each comes exactly lead before it.
 					if ahead := time.Until(slot); ahead > tc.lead || ahead < tc.lead-time.Microsecond {
 						t.Errorf("slot %d came %v ahead of it, want %v", i, ahead, tc.lead)
@@ -240,11 +241,11 @@ func TestALiftedBlockAndARaisedLimitServeAtOnce(t *testing.T) {
 		l.Update(func(b *Budget, now time.Time) { b.BlockWABA(now.Add(time.Hour)) })
 		got := make(chan time.Time, 1)
 		go func() {
-			slot, err := l.Wait(t.Context(), "1", 1)
+			g, err := l.Wait(t.Context(), Request{Phone: "1", Priority: 1})
 			if err != nil {
 				t.Error(err)
 			}
-			got <- slot
+			got <- g.Slot
 		}()
 		synctest.Wait()
 		if slot, waiting := l.Next("1"); waiting != 1 || time.Until(slot) != time.Hour {
@@ -265,13 +266,13 @@ func TestALiftedBlockAndARaisedLimitServeAtOnce(t *testing.T) {
 func TestShutOpenAndClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newTestLine(Limit{}, map[string]Limit{"1": {PerSecond: 0.1}, "2": {PerSecond: 0.1}})
-		if _, err := l.Wait(t.Context(), "unknown", 1); !errors.Is(err, ErrClosed) {
+		if _, err := l.Wait(t.Context(), Request{Phone: "unknown", Priority: 1}); !errors.Is(err, ErrClosed) {
 			t.Errorf("waiting at a phone number never opened: %v", err)
 		}
 		wait := func(phone string) chan error {
 			done := make(chan error, 1)
 			go func() {
-				_, err := l.Wait(t.Context(), phone, 1)
+				_, err := l.Wait(t.Context(), Request{Phone: phone, Priority: 1})
 				done <- err
 			}()
 			synctest.Wait()
@@ -284,7 +285,7 @@ func TestShutOpenAndClose(t *testing.T) {
 		if err := <-one; !errors.Is(err, ErrClosed) {
 			t.Errorf("a try waiting at a phone number that is shut: %v", err)
 		}
-		if _, err := l.Wait(t.Context(), "1", 1); !errors.Is(err, ErrClosed) {
+		if _, err := l.Wait(t.Context(), Request{Phone: "1", Priority: 1}); !errors.Is(err, ErrClosed) {
 			t.Errorf("a try that comes after the shut: %v", err)
 		}
 		select {
@@ -294,7 +295,7 @@ func TestShutOpenAndClose(t *testing.T) {
 		}
 		l.Open("1")
 		start := time.Now()
-		if _, err := l.Wait(t.Context(), "1", 1); err != nil {
+		if _, err := l.Wait(t.Context(), Request{Phone: "1", Priority: 1}); err != nil {
 			t.Errorf("after it was opened again: %v", err)
 		}
 		if took := time.Since(start); took > 10*time.Second {
@@ -311,7 +312,7 @@ func TestShutOpenAndClose(t *testing.T) {
 			}
 		}
 		l.Open("1")
-		if _, err := l.Wait(t.Context(), "1", 1); !errors.Is(err, ErrClosed) {
+		if _, err := l.Wait(t.Context(), Request{Phone: "1", Priority: 1}); !errors.Is(err, ErrClosed) {
 			t.Errorf("a closed line was opened again: %v", err)
 		}
 		l.Update(func(b *Budget, now time.Time) { b.SetPhone("1", Limit{}, now) })
@@ -329,7 +330,7 @@ func TestATryThatGivesUpTakesNoSlot(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				if _, err := l.Wait(short, "1", 1); !errors.Is(err, context.Canceled) {
+				if _, err := l.Wait(short, Request{Phone: "1", Priority: 1}); !errors.Is(err, context.Canceled) {
 					t.Errorf("a try that gave up: %v", err)
 				}
 			})
@@ -338,11 +339,11 @@ func TestATryThatGivesUpTakesNoSlot(t *testing.T) {
 		slots := make(chan time.Time, 3)
 		for range cap(slots) {
 			wg.Go(func() {
-				slot, err := l.Wait(t.Context(), "1", 2)
+				g, err := l.Wait(t.Context(), Request{Phone: "1", Priority: 2})
 				if err != nil {
 					t.Error(err)
 				}
-				slots <- slot
+				slots <- g.Slot
 			})
 		}
 		synctest.Wait()
@@ -351,7 +352,7 @@ func TestATryThatGivesUpTakesNoSlot(t *testing.T) {
 		if _, waiting := l.Next("1"); waiting != 3 {
 			t.Errorf("%d wait, want 3", waiting)
 		}
-		if _, err := l.Wait(short, "1", 1); !errors.Is(err, context.Canceled) {
+		if _, err := l.Wait(short, Request{Phone: "1", Priority: 1}); !errors.Is(err, context.Canceled) {
 			t.Errorf("a try that had given up before: %v", err)
 		}
 		wg.Wait()
@@ -362,7 +363,7 @@ func TestATryThatGivesUpTakesNoSlot(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second) //nolint:forbidigo // in a synctest bubble
 		for range 20 {
-			if _, err := l.Wait(short, "1", 1); !errors.Is(err, context.Canceled) {
+			if _, err := l.Wait(short, Request{Phone: "1", Priority: 1}); !errors.Is(err, context.Canceled) {
 				t.Errorf("a try that had given up before, with a slot at hand: %v", err)
 			}
 		}

@@ -21,10 +21,10 @@ func TestEndsThatRace(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		wg.Go(func() {
 			begun <- struct{}{}
-			slot, err := l.Wait(ctx, phone, n%4)
+			g, err := l.Wait(ctx, Request{Phone: phone, Priority: n % 4})
 			switch {
 			case err == nil:
-				all.add("WABA", slot)
+				all.add("WABA", g.Slot)
 			case !errors.Is(err, ErrClosed) && !errors.Is(err, context.Canceled):
 				t.Errorf("a wait ended with %v", err)
 			}
@@ -47,8 +47,8 @@ func TestEndsThatRace(t *testing.T) {
 	others.Wait()
 	l.mu.Lock()
 	for id, q := range l.queues {
-		if len(q.waiters) != 0 {
-			t.Errorf("phone %s: %d tries still wait", id, len(q.waiters))
+		if q.waiting != 0 {
+			t.Errorf("phone %s: %d tries still wait", id, q.waiting)
 		}
 	}
 	l.mu.Unlock()
@@ -71,7 +71,7 @@ func BenchmarkWait(b *testing.B) {
 			defer l.Close()
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := l.Wait(b.Context(), "1", 1); err != nil {
+				if _, err := l.Wait(b.Context(), Request{Phone: "1", Priority: 1}); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -93,7 +93,7 @@ func BenchmarkWaitAmong64(b *testing.B) {
 		}
 		wg.Go(func() {
 			for range n {
-				if _, err := l.Wait(b.Context(), []string{"1", "2", "3"}[i%3], 1); err != nil {
+				if _, err := l.Wait(b.Context(), Request{Phone: []string{"1", "2", "3"}[i%3], Priority: 1}); err != nil {
 					b.Error(err)
 				}
 			}

@@ -215,17 +215,44 @@ func (o *Owner) renewLoop(ctx context.Context, s *session) error {
 		if err := o.renew(ctx, s); err != nil {
 			return err
 		}
+		var pending []string
 		if !first {
-			if err := o.balance(ctx, s); err != nil {
+			var err error
+			if pending, err = o.balance(ctx, s); err != nil {
 				return err
 			}
 		}
 		first = false
+		if err := o.await(ctx, s, tick.C, pending); err != nil {
+			return err
+		}
+	}
+}
+
+// takeAgain is how often a worker looks whether a WABA it waits for was handed over: nothing is sent for it meanwhile.
+const takeAgain = 50 * time.Millisecond
+
+// await waits for the next renewal and takes, as soon as they are free, the WABAs that are pending.
+func (o *Owner) await(ctx context.Context, s *session, next <-chan time.Time, pending []string) error {
+	again := time.NewTicker(takeAgain)
+	defer again.Stop()
+	for {
+		look := again.C
+		if len(pending) == 0 || o.draining.Load() {
+			look = nil
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-tick.C:
+		case <-next:
+			return nil
 		case <-o.hurry:
+			return nil
+		case <-look:
+			var err error
+			if pending, err = o.take(ctx, s, pending); err != nil {
+				return err
+			}
 		}
 	}
 }

@@ -317,7 +317,7 @@ func TestATakeDuringTheDrainYields(t *testing.T) {
 	}
 	defer s.close(context.Background())
 	o.Drain()
-	if err := o.take(t.Context(), s, wabas); err != nil {
+	if _, err := o.take(t.Context(), s, wabas); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(o.Leases()); n != len(wabas) {

@@ -98,19 +98,20 @@ func Watch(ctx context.Context, pool *pgxpool.Pool, self string, every time.Dura
 	}
 }
 
-// balance takes what this worker should own and nobody does, and yields what another should.
-func (o *Owner) balance(ctx context.Context, s *session) error {
+// balance takes what this worker should own and nobody does, and yields what another should. pending is what it should own
+// and others still have.
+func (o *Owner) balance(ctx context.Context, s *session) (pending []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, o.cfg.TTL-o.cfg.Margin)
 	defer cancel()
 	workers, err := collect[string](ctx, s.renewal, `
 		SELECT worker_id FROM workers WHERE dead_at IS NULL AND NOT draining
 		  AND heartbeat_at > clock_timestamp() - make_interval(secs => $1::double precision)`, o.cfg.TTL.Seconds())
 	if err != nil {
-		return fmt.Errorf("listing workers: %w", err)
+		return nil, fmt.Errorf("listing workers: %w", err)
 	}
 	wabas, err := collect[string](ctx, s.renewal, `SELECT waba_id FROM wabas`)
 	if err != nil {
-		return fmt.Errorf("listing WABAs: %w", err)
+		return nil, fmt.Errorf("listing WABAs: %w", err)
 	}
 	var want []string
 	yielded := false
@@ -137,13 +138,16 @@ func (o *Owner) balance(ctx context.Context, s *session) error {
 	if yielded {
 		o.signal()
 	}
-	if len(want) == 0 {
-		return nil
-	}
 	return o.take(ctx, s, want)
 }
 
-func (o *Owner) take(ctx context.Context, s *session, want []string) error {
+// take leases those of the WABAs that nobody has and gives the others.
+func (o *Owner) take(ctx context.Context, s *session, want []string) (pending []string, err error) {
+	if len(want) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.TTL-o.cfg.Margin)
+	defer cancel()
 	type taken struct {
 		WABAID string
 		Epoch  int64
@@ -161,20 +165,20 @@ func (o *Owner) take(ctx context.Context, s *session, want []string) error {
 		WHERE l.expires_at <= clock_timestamp() OR l.worker_id = $1::text
 		RETURNING l.waba_id, l.epoch`, o.cfg.WorkerID, o.cfg.TTL.Seconds(), want)
 	if err != nil {
-		return fmt.Errorf("taking leases: %w", err)
+		return nil, fmt.Errorf("taking leases: %w", err)
 	}
 	got, err := pgx.CollectRows(rows, pgx.RowToStructByPos[taken])
 	if err != nil {
-		return fmt.Errorf("taking leases: %w", err)
+		return nil, fmt.Errorf("taking leases: %w", err)
 	}
 	if len(got) == 0 {
-		return nil
+		return want, nil
 	}
 	// A lease taken now shares the freshness of the last renewal, which began earlier: it ends earlier than it must.
 	o.mu.Lock()
 	if ctx.Err() != nil { // the session ended meanwhile, and with it everything
 		o.mu.Unlock()
-		return fmt.Errorf("taking leases: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("taking leases: %w", context.Cause(ctx))
 	}
 	for _, t := range got {
 		l := &Lease{WABAID: t.WABAID, Epoch: t.Epoch, fresh: &s.fresh, base: o.base}
@@ -184,7 +188,7 @@ func (o *Owner) take(ctx context.Context, s *session, want []string) error {
 	o.mu.Unlock()
 	o.cfg.Logger.InfoContext(ctx, "took WABAs", "wabas", len(got))
 	o.signal()
-	return nil
+	return slices.DeleteFunc(want, func(id string) bool { return slices.ContainsFunc(got, func(t taken) bool { return t.WABAID == id }) }), nil
 }
 
 // spread says which worker should own which WABA: rendezvous hashing with a bound. Of the workers that have less than

@@ -57,25 +57,26 @@ type Outcome struct {
 	Err           *cloudapi.Error
 	Scope         cloudapi.Scope  // what is throttled or refused
 	Action        cloudapi.Action // what the code table says
-	Wait          time.Duration   // lower bound of the pause; 0 where Meta says nothing
+	Wait          time.Duration   // lower bound of the pause, by the answer's headers; 0 where they say nothing
 	HTTPStatus    int             // 0 when no answer came
 	// Reason is one short word of a small set, fit for a metric: the code
 	// table's action, unknown_code, no_id, http_4xx, http_429, http_5xx, redirect,
 	// too_large, timeout, cancelled, eof, reset, cut, dns, dial, proxy, tls, connect, stale,
 	// begin, bad_phone_number_id, bad_token, bad_body.
-	Reason  string
+	Reason string
+	// AppUsage and WABAUsage are the percent of its call limit that Meta says the app
+	// and the WABA have used; 0 where the answer does not say.
+	AppUsage, WABAUsage float64
+
 	Latency time.Duration // from the first byte out to the end; 0 when nothing left
 	Cause   error         // the error underneath, where there is one; for the log
 }
-
-// codeSpamLimit pauses its phone number by the table, and is a throttle all the
-// same: the message was not taken and can go out when the pause ends.
-const codeSpamLimit = 131048
 
 // classify says how a try ended that got a whole answer: by the error's code,
 // whatever the HTTP status (throttles come as 400, permanent errors as 500).
 func classify(status int, h http.Header, body []byte, wabaID string, now time.Time) Outcome {
 	out := Outcome{HTTPStatus: status}
+	out.AppUsage, out.WABAUsage = cloudapi.Usage(h, wabaID)
 	if answer, err := cloudapi.ParseSendAnswer(status, body); err == nil {
 		out.Kind, out.Reason = Accepted, "accepted"
 		out.WAMID, out.WAID, out.UserID, out.MessageStatus = answer.WAMID, answer.WAID, answer.UserID, answer.MessageStatus
@@ -86,54 +87,39 @@ func classify(status int, h http.Header, body []byte, wabaID string, now time.Ti
 		return byStatus(out, h, len(body), now)
 	}
 	out.Err = e
-	rule, known := e.Rule()
-	out.Scope, out.Action, out.Reason = rule.Scope, rule.Action, string(rule.Action)
+	j := cloudapi.Judge(e.Code, e.Subcode, status)
+	out.Kind, out.Scope, out.Action, out.Reason = kindOf(j.End), j.Scope, j.Action, string(j.Action)
 	switch {
-	case known && throttles(e.Code, rule):
-		out.Kind = Throttled
-		out.Wait = max(rule.Wait, cloudapi.RetryAfter(h, now))
-		if rule.Scope == cloudapi.ScopeWABA || rule.Scope == cloudapi.ScopeApp {
+	case j.ByStatus && out.Kind == Throttled:
+		out.Reason = "http_429"
+	case j.ByStatus:
+		out.Reason = "unknown_code"
+	}
+	if out.Kind == Throttled || out.Kind == Transient {
+		out.Wait = cloudapi.RetryAfter(h, now)
+		if j.Pauses == cloudapi.ScopeWABA || j.Pauses == cloudapi.ScopeApp {
 			out.Wait = max(out.Wait, cloudapi.EstimatedRegain(h, wabaID))
 		}
-	case known && rule.Action == cloudapi.ActionRetryBackoff:
-		out.Kind = Transient
-		out.Wait = max(rule.Wait, cloudapi.RetryAfter(h, now))
-	case known && stops(rule.Action):
-		out.Kind = Refused
-	case status == http.StatusTooManyRequests:
-		return throttledByStatus(out, h, now)
-	case known && rule.Action == cloudapi.ActionUnknownOutcome:
-		out.Kind = Unknown // also where is_transient says that trying again would help
-	case known:
-		out.Kind = Refused
-	case status >= 400 && status < 500:
-		out.Kind, out.Reason = Refused, "unknown_code"
-		out.Scope, out.Action = cloudapi.ScopeMessage, cloudapi.ActionFailPermanent
-	default:
-		out.Kind, out.Reason = Unknown, "unknown_code"
-		out.Scope, out.Action = cloudapi.ScopePlatform, cloudapi.ActionUnknownOutcome
 	}
 	return out
 }
 
-// stops says whether an action stops more than the message, even under a 429.
-func stops(a cloudapi.Action) bool {
-	return a == cloudapi.ActionPausePhone || a == cloudapi.ActionPauseWABA || a == cloudapi.ActionFailConfig
-}
-
-// throttles says whether an error code means a limit.
-func throttles(code int, rule cloudapi.Rule) bool {
-	switch rule.Action {
-	case cloudapi.ActionRetryAfterWindow, cloudapi.ActionPausePair:
-		return true
-	case cloudapi.ActionRetryBackoff:
-		// Meta's own trouble is no limit of anyone's: nothing to pause.
-		return rule.Scope != cloudapi.ScopePlatform
+// kindOf gives the kind of a try that was answered by an error. Some refusals are
+// worth another try all the same (of media behind a link, after a day): the policy
+// says which.
+func kindOf(end cloudapi.End) Kind {
+	switch end {
+	case cloudapi.EndThrottled:
+		return Throttled
+	case cloudapi.EndTransient:
+		return Transient
+	case cloudapi.EndRefused:
+		return Refused
 	}
-	return code == codeSpamLimit
+	return Unknown // also where is_transient says that trying again would help
 }
 
-// throttledByStatus is a 429 whose body names no limit: the phone number is the
+// throttledByStatus is a 429 without a Graph body: the phone number is the
 // narrowest scope that can be meant.
 func throttledByStatus(out Outcome, h http.Header, now time.Time) Outcome {
 	out.Kind, out.Reason = Throttled, "http_429"

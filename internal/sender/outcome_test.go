@@ -47,13 +47,13 @@ func TestClassify(t *testing.T) {
 		{"phone limit as 429", 429, graphBody(130429), map[string]string{"Retry-After": "2"}, want{Throttled, phone, backoff, "retry_backoff", 2 * time.Second}},
 		{"spam limit", 400, graphBody(131048), nil, want{Throttled, phone, cloudapi.ActionPausePhone, "pause_phone", 0}},
 		{"pair limit", 400, graphBody(131056), nil, want{Throttled, pair, cloudapi.ActionPausePair, "pause_pair", 0}},
-		{"maintenance", 500, graphBody(131057), nil, want{Throttled, phone, backoff, "retry_backoff", time.Minute}},
-		{"register limit", 400, graphBody(133016), nil, want{Throttled, phone, window, "retry_after_window", 0}},
+		{"maintenance", 500, graphBody(131057), nil, want{Throttled, phone, backoff, "retry_backoff", 0}},
+		{"register limit", 400, graphBody(133016), nil, want{Refused, phone, window, "retry_after_window", 0}},
 		{"custom limit", 400, graphBody(613), nil, want{Throttled, app, window, "retry_after_window", 0}},
 		{"application limit", 400, graphBody(341), nil, want{Throttled, app, window, "retry_after_window", 0}},
 		{"flow limit", 400, graphBody(132069), nil, want{Throttled, cloudapi.ScopeFlow, window, "retry_after_window", 0}},
 		{"user token limit", 400, graphBody(17), nil, want{Throttled, token, window, "retry_after_window", 0}},
-		{"template still syncing", 400, graphBody(134101), nil, want{Throttled, message, window, "retry_after_window", 10 * time.Minute}},
+		{"template still syncing", 400, graphBody(134101), nil, want{Refused, message, window, "retry_after_window", 0}},
 		{"429 without body", 429, "", map[string]string{"Retry-After": "7"}, want{Throttled, phone, backoff, "http_429", 7 * time.Second}},
 		{"429 with a page", 429, "<html>", nil, want{Throttled, phone, backoff, "http_429", 0}},
 		{"429 with a code that is no limit", 429, graphBody(100), nil, want{Throttled, phone, backoff, "http_429", 0}},
@@ -72,7 +72,7 @@ func TestClassify(t *testing.T) {
 		{"policy", 403, graphBody(368), nil, want{Refused, waba, cloudapi.ActionPauseWABA, "pause_waba", 0}},
 		{"certificate, as 500", 500, graphBody(131045), nil, want{Refused, phone, cloudapi.ActionPausePhone, "pause_phone", 0}},
 		{"method, as 500", 500, graphBody(3), nil, want{Refused, token, config, "fail_config", 0}},
-		{"template paused", 400, graphBody(132015), nil, want{Refused, cloudapi.ScopeTemplate, permanent, "fail_permanent", 0}},
+		{"template paused", 400, graphBody(132015), nil, want{Throttled, cloudapi.ScopeTemplate, permanent, "fail_permanent", 0}},
 		{"window closed", 400, graphBody(131047), nil, want{Refused, cloudapi.ScopeRecipient, permanent, "fail_permanent", 0}},
 		{"media", 400, graphBody(131053), nil, want{Refused, message, cloudapi.ActionRefreshMedia, "refresh_media", 0}},
 		{"refusal with status 200", 200, graphBody(131026), nil, want{Refused, cloudapi.ScopeRecipient, permanent, "fail_permanent", 0}},
@@ -113,12 +113,10 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// No rule of the table may end in a kind that contradicts its action.
+// The kind of every code is the table's, whatever the status that it comes with.
 func TestEveryCodeHasItsKind(t *testing.T) {
-	byAction := map[cloudapi.Action]Kind{
-		cloudapi.ActionRetryBackoff: Throttled, cloudapi.ActionRetryAfterWindow: Throttled, cloudapi.ActionPausePair: Throttled,
-		cloudapi.ActionPausePhone: Refused, cloudapi.ActionPauseWABA: Refused, cloudapi.ActionFailPermanent: Refused,
-		cloudapi.ActionFailConfig: Refused, cloudapi.ActionRefreshMedia: Refused, cloudapi.ActionUnknownOutcome: Unknown,
+	kinds := map[cloudapi.End]Kind{
+		cloudapi.EndThrottled: Throttled, cloudapi.EndTransient: Transient, cloudapi.EndRefused: Refused, cloudapi.EndUnknown: Unknown,
 	}
 	known := 0
 	for code := range 201_000 {
@@ -127,16 +125,9 @@ func TestEveryCodeHasItsKind(t *testing.T) {
 			continue
 		}
 		known++
-		want := byAction[rule.Action]
-		if rule.Action == cloudapi.ActionRetryBackoff && rule.Scope == cloudapi.ScopePlatform {
-			want = Transient
-		}
-		if code == codeSpamLimit {
-			want = Throttled
-		}
 		for _, status := range []int{400, 403, 500} {
-			if out := classify(status, http.Header{}, []byte(graphBody(code)), "", time.Time{}); out.Kind != want {
-				t.Errorf("code %d with status %d: %s, want %s", code, status, out.Kind, want)
+			if out := classify(status, http.Header{}, []byte(graphBody(code)), "", time.Time{}); out.Kind != kinds[rule.End] || out.Kind == 0 {
+				t.Errorf("code %d with status %d: %s, want %s", code, status, out.Kind, rule.End)
 			}
 		}
 	}

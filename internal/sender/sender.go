@@ -69,6 +69,7 @@ type Sender struct {
 	timeout   time.Duration
 	worker    []string
 	transport *http.Transport
+	reads     *http.Transport // of Get
 	buffers   sync.Pool
 }
 
@@ -135,11 +136,18 @@ func newSender(c Config, dial func(ctx context.Context, network, address string)
 		MaxResponseHeaderBytes: maxAnswerHeader,
 		WriteBufferSize:        writeBuffer,
 	}
+	s.reads = &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: dial, Protocols: protocols, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: tlsTimeout, MaxConnsPerHost: 4, MaxIdleConns: 4, IdleConnTimeout: idleTimeout, MaxResponseHeaderBytes: maxAnswerHeader,
+	}
 	return s, nil
 }
 
 // Close closes the idle connections. Tries still out keep theirs until they end.
-func (s *Sender) Close() { s.transport.CloseIdleConnections() }
+func (s *Sender) Close() {
+	s.transport.CloseIdleConnections()
+	s.reads.CloseIdleConnections()
+}
 
 // Send makes one try: POST /{version}/{phone number id}/messages. It returns
 // when the outcome is known, when Config.Timeout has passed, or soon after ctx

@@ -24,8 +24,12 @@ type Portfolio struct {
 	ID string
 	// UniqueRecipientsPerDay is nil for no limit.
 	UniqueRecipientsPerDay *int
-	CreatedAt              time.Time
-	UpdatedAt              time.Time
+	// LimitSource says who set the limit last: operator or webhook, LimitChangedAt when. Tier is Meta's word for it.
+	LimitSource    string
+	LimitChangedAt *time.Time
+	Tier           *string
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
 }
 
 // WABA is a WhatsApp Business Account. A nil limit means none.
@@ -56,8 +60,15 @@ type PhoneNumber struct {
 	PairBurst   int
 	WindowCheck string
 	MaxBacklog  *int64
-	CreatedAt   time.Time
-	UpdatedAt   time.Time
+	// MetaPerSecond is what Meta allows by its last word. LimitSource says who set MessagesPerSecond last (operator, webhook or
+	// throughput), LimitChangedAt when. ThroughputLevel and QualityRating are Meta's words. A PutPhoneNumber sets none of them.
+	MetaPerSecond   float64
+	LimitSource     string
+	LimitChangedAt  *time.Time
+	ThroughputLevel *string
+	QualityRating   *string
+	CreatedAt       time.Time
+	UpdatedAt       time.Time
 }
 
 // PutApp makes or replaces an app.
@@ -88,21 +99,14 @@ func (s *Store) apps(ctx context.Context, id *string) ([]App, error) {
 		WHERE $1::text IS NULL OR app_id = $1::text ORDER BY app_id`, id)
 }
 
-// DeleteApp removes an app; ErrInUse while a WABA points to it.
-func (s *Store) DeleteApp(ctx context.Context, id string) error {
-	tag, err := s.pool.Exec(ctx, `DELETE FROM apps WHERE app_id = $1::text`, id)
-	if err := changedOne(tag, constraint(err, true)); err != nil {
-		return fmt.Errorf("deleting app %s: %w", id, err)
-	}
-	return nil
-}
-
 // PutPortfolio makes or replaces a portfolio.
 func (s *Store) PutPortfolio(ctx context.Context, p Portfolio) error {
 	_, err := s.pool.Exec(ctx, `
-		INSERT INTO portfolios (portfolio_id, unique_recipients_per_day) VALUES ($1::text, $2::integer)
-		ON CONFLICT (portfolio_id) DO UPDATE SET unique_recipients_per_day = excluded.unique_recipients_per_day, updated_at = now()`,
-		p.ID, p.UniqueRecipientsPerDay)
+		INSERT INTO portfolios AS p (portfolio_id, unique_recipients_per_day, limit_changed_at) VALUES ($1::text, $2::integer, now())
+		ON CONFLICT (portfolio_id) DO UPDATE SET unique_recipients_per_day = excluded.unique_recipients_per_day, updated_at = now(),
+			limit_source = CASE WHEN p.unique_recipients_per_day IS DISTINCT FROM excluded.unique_recipients_per_day THEN $3::text ELSE p.limit_source END,
+			limit_changed_at = CASE WHEN p.unique_recipients_per_day IS DISTINCT FROM excluded.unique_recipients_per_day THEN now() ELSE p.limit_changed_at END`,
+		p.ID, p.UniqueRecipientsPerDay, OperatorSource)
 	if err != nil {
 		return fmt.Errorf("storing portfolio %s: %w", p.ID, err)
 	}
@@ -120,18 +124,9 @@ func (s *Store) Portfolios(ctx context.Context) ([]Portfolio, error) { return s.
 
 func (s *Store) portfolios(ctx context.Context, id *string) ([]Portfolio, error) {
 	return collect(ctx, s.pool, "portfolios", func(r pgx.CollectableRow) (p Portfolio, err error) {
-		return p, r.Scan(&p.ID, &p.UniqueRecipientsPerDay, &p.CreatedAt, &p.UpdatedAt)
-	}, `SELECT portfolio_id, unique_recipients_per_day, created_at, updated_at FROM portfolios
+		return p, r.Scan(&p.ID, &p.UniqueRecipientsPerDay, &p.LimitSource, &p.LimitChangedAt, &p.Tier, &p.CreatedAt, &p.UpdatedAt)
+	}, `SELECT portfolio_id, unique_recipients_per_day, limit_source, limit_changed_at, tier, created_at, updated_at FROM portfolios
 		WHERE $1::text IS NULL OR portfolio_id = $1::text ORDER BY portfolio_id`, id)
-}
-
-// DeletePortfolio removes a portfolio; ErrInUse while a WABA points to it.
-func (s *Store) DeletePortfolio(ctx context.Context, id string) error {
-	tag, err := s.pool.Exec(ctx, `DELETE FROM portfolios WHERE portfolio_id = $1::text`, id)
-	if err := changedOne(tag, constraint(err, true)); err != nil {
-		return fmt.Errorf("deleting portfolio %s: %w", id, err)
-	}
-	return nil
 }
 
 // PutWABA makes or replaces a WABA and, where app is given, its app in the same transaction. A *MissingError says that
@@ -189,25 +184,19 @@ func (s *Store) wabas(ctx context.Context, id *string) ([]WABA, error) {
 		WHERE $1::text IS NULL OR waba_id = $1::text ORDER BY waba_id`, id)
 }
 
-// DeleteWABA removes a WABA; ErrInUse while it has phone numbers.
-func (s *Store) DeleteWABA(ctx context.Context, id string) error {
-	tag, err := s.pool.Exec(ctx, `DELETE FROM wabas WHERE waba_id = $1::text`, id)
-	if err := changedOne(tag, constraint(err, true)); err != nil {
-		return fmt.Errorf("deleting WABA %s: %w", id, err)
-	}
-	return nil
-}
-
-// PutPhoneNumber makes or replaces a phone number. A *MissingError says that its WABA is not there.
+// PutPhoneNumber makes or replaces a phone number. Where the number of its rate is another than before, an operator has set
+// it. A *MissingError says that its WABA is not there.
 func (s *Store) PutPhoneNumber(ctx context.Context, p PhoneNumber) error {
 	_, err := s.pool.Exec(ctx, `
-		INSERT INTO phone_numbers (phone_number_id, waba_id, display_phone_number, messages_per_second, burst, pair_seconds,
-			pair_burst, window_check, max_backlog)
-		VALUES ($1::text, $2::text, $3::text, $4::float8, $5::integer, $6::float8, $7::integer, $8::text, $9::bigint)
+		INSERT INTO phone_numbers AS p (phone_number_id, waba_id, display_phone_number, messages_per_second, burst, pair_seconds,
+			pair_burst, window_check, max_backlog, limit_changed_at)
+		VALUES ($1::text, $2::text, $3::text, $4::float8, $5::integer, $6::float8, $7::integer, $8::text, $9::bigint, now())
 		ON CONFLICT (phone_number_id) DO UPDATE SET waba_id = excluded.waba_id, display_phone_number = excluded.display_phone_number,
 			messages_per_second = excluded.messages_per_second, burst = excluded.burst, pair_seconds = excluded.pair_seconds,
-			pair_burst = excluded.pair_burst, window_check = excluded.window_check, max_backlog = excluded.max_backlog, updated_at = now()`,
-		p.ID, p.WABAID, p.DisplayPhoneNumber, p.MessagesPerSecond, p.Burst, p.PairSeconds, p.PairBurst, p.WindowCheck, p.MaxBacklog)
+			pair_burst = excluded.pair_burst, window_check = excluded.window_check, max_backlog = excluded.max_backlog, updated_at = now(),
+			limit_source = CASE WHEN p.messages_per_second IS DISTINCT FROM excluded.messages_per_second THEN $10::text ELSE p.limit_source END,
+			limit_changed_at = CASE WHEN p.messages_per_second IS DISTINCT FROM excluded.messages_per_second THEN now() ELSE p.limit_changed_at END`,
+		p.ID, p.WABAID, p.DisplayPhoneNumber, p.MessagesPerSecond, p.Burst, p.PairSeconds, p.PairBurst, p.WindowCheck, p.MaxBacklog, OperatorSource)
 	if err != nil {
 		return fmt.Errorf("storing phone number id %s: %w", p.ID, constraint(err, false))
 	}
@@ -228,31 +217,8 @@ func (s *Store) PhoneNumbers(ctx context.Context) ([]PhoneNumber, error) {
 func (s *Store) phoneNumbers(ctx context.Context, id *string) ([]PhoneNumber, error) {
 	return collect(ctx, s.pool, "phone numbers", func(r pgx.CollectableRow) (p PhoneNumber, err error) {
 		return p, r.Scan(&p.ID, &p.WABAID, &p.DisplayPhoneNumber, &p.MessagesPerSecond, &p.Burst, &p.PairSeconds, &p.PairBurst,
-			&p.WindowCheck, &p.MaxBacklog, &p.CreatedAt, &p.UpdatedAt)
-	}, `SELECT phone_number_id, waba_id, display_phone_number, messages_per_second, burst, pair_seconds, pair_burst,
-			window_check, max_backlog, created_at, updated_at FROM phone_numbers
+			&p.WindowCheck, &p.MaxBacklog, &p.MetaPerSecond, &p.LimitSource, &p.LimitChangedAt, &p.ThroughputLevel, &p.QualityRating, &p.CreatedAt, &p.UpdatedAt)
+	}, `SELECT phone_number_id, waba_id, display_phone_number, messages_per_second, burst, pair_seconds, pair_burst, window_check, max_backlog,
+			meta_per_second, limit_source, limit_changed_at, throughput_level, quality_rating, created_at, updated_at FROM phone_numbers
 		WHERE $1::text IS NULL OR phone_number_id = $1::text ORDER BY phone_number_id`, id)
-}
-
-// DeletePhoneNumber removes a phone number. What waits in its lane is the caller's to look at first.
-func (s *Store) DeletePhoneNumber(ctx context.Context, id string) error {
-	tag, err := s.pool.Exec(ctx, `DELETE FROM phone_numbers WHERE phone_number_id = $1::text`, id)
-	if err := changedOne(tag, err); err != nil {
-		return fmt.Errorf("deleting phone number id %s: %w", id, err)
-	}
-	return nil
-}
-
-// Directory gives the WABA of each of these phone number ids; an unknown one is not in the map.
-func (s *Store) Directory(ctx context.Context, phoneNumberIDs []string) (map[string]string, error) {
-	rows, err := s.pool.Query(ctx, `SELECT phone_number_id, waba_id FROM phone_numbers WHERE phone_number_id = ANY($1::text[])`, phoneNumberIDs)
-	if err != nil {
-		return nil, fmt.Errorf("looking phone numbers up: %w", err)
-	}
-	wabas := make(map[string]string, len(phoneNumberIDs))
-	var phone, waba string
-	if _, err := pgx.ForEachRow(rows, []any{&phone, &waba}, func() error { wabas[phone] = waba; return nil }); err != nil {
-		return nil, fmt.Errorf("looking phone numbers up: %w", err)
-	}
-	return wabas, nil
 }

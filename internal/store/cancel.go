@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -91,22 +92,25 @@ func (s *Store) CancelMany(ctx context.Context, f CancelFilter, now time.Time, w
 	return cancelled, false, nil
 }
 
-// Withdraw takes the jobs of cancelled messages that were to be sent later out of their lanes, in the same transaction.
+// Withdraw takes the jobs of cancelled messages that were to be sent later, or within a window, out of their lanes, in the
+// same transaction.
 type Withdraw func(ctx context.Context, tx pgx.Tx, later []Again) error
+
+// cancelledColumns is what is to be known of a message that was cancelled.
+const cancelledColumns = `m.id, m.phone_number_id, m.priority, m.created_at, m.send_at, coalesce(m.send_window::text, '')`
 
 // withdrawLater reads what was cancelled and withdraws the jobs of what was for later. The others' jobs run soon, find
 // the message cancelled, and end.
 func withdrawLater(ctx context.Context, tx pgx.Tx, rows pgx.Rows, withdraw Withdraw) error {
-	var later []Again
-	var a Again
-	var at *time.Time
-	_, err := pgx.ForEachRow(rows, []any{&a.ID, &a.PhoneNumberID, &a.Priority, &at}, func() error {
+	all, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (a Again, err error) {
+		var at *time.Time
+		err = r.Scan(&a.ID, &a.PhoneNumberID, &a.Priority, &a.CreatedAt, &at, &a.SendWindow)
 		if at != nil {
 			a.SendAt = *at
-			later = append(later, a)
 		}
-		return nil
+		return a, err
 	})
+	later := slices.DeleteFunc(all, func(a Again) bool { return a.SendAt.IsZero() && a.SendWindow == "" })
 	if err != nil || len(later) == 0 {
 		return err
 	}
@@ -152,7 +156,7 @@ const pickWaitingSQL = `
 const cancelPickedSQL = `
 	UPDATE messages m SET status = 'cancelled'
 	WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid AND m.status = 'queued'
-	RETURNING m.id, m.phone_number_id, m.priority, m.send_at`
+	RETURNING ` + cancelledColumns
 
 // cancelSome cancels the first 2,000 that the filter picks after last and within [from, to), and gives their ids, ascending.
 func (s *Store) cancelSome(ctx context.Context, f CancelFilter, tags *string, last uuid.UUID, from, to, now time.Time, withdraw Withdraw) (ids []uuid.UUID, err error) {

@@ -152,7 +152,7 @@ func TestSettleBesideAWebhook(t *testing.T) {
 			t.Fatal(err)
 		}
 		hear := func(tx pgx.Tx) error {
-			_, err := s.ApplyStatuses(ctx, tx, []Status{token(id, 2, "delivered", time.Second)})
+			_, err := s.ApplyStatuses(ctx, tx, []Status{token(id, 2, "delivered", time.Second)}, nil)
 			return err
 		}
 		decide := func(tx pgx.Tx) error {
@@ -228,7 +228,7 @@ func TestResendCopiesTheMessage(t *testing.T) {
 	old := putMessage(t, pool, columns)
 	r := Resend{Of: old, ID: message.NewID(now), CreatedAt: now, KeyID: message.NewID(now)}
 	a, again, err := s.resendNow(t.Context(), r)
-	if err != nil || a.Verdict != Stored || a.ID != r.ID || again != (Again{ID: r.ID, PhoneNumberID: "200", Priority: 3}) {
+	if err != nil || a.Verdict != Stored || a.ID != r.ID || again != (Again{ID: r.ID, PhoneNumberID: "200", Priority: 3, SendWindow: `{"from": "08:00"}`, CreatedAt: now}) {
 		t.Fatalf("%+v, %+v, %v", a, again, err)
 	}
 	got := scalar[string](t, pool, `

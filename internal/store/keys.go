@@ -23,8 +23,10 @@ type APIKey struct {
 	RequestsPerSecond *int
 	// MessagesPerDay is nil for no limit.
 	MessagesPerDay *int64
-	CreatedAt      time.Time
-	RevokedAt      *time.Time
+	// MaxBacklog is nil for no limit.
+	MaxBacklog *int64
+	CreatedAt  time.Time
+	RevokedAt  *time.Time
 }
 
 // PutKey makes a key, or replaces the one with its id, which is then no longer revoked.
@@ -33,12 +35,12 @@ func (s *Store) PutKey(ctx context.Context, k APIKey) error {
 		k.PhoneNumbers = []string{}
 	}
 	_, err := s.pool.Exec(ctx, `
-		INSERT INTO api_keys (key_id, name, hash, scopes, phone_numbers, requests_per_second, messages_per_day)
-		VALUES ($1::uuid, $2::text, $3::bytea, $4::text[], $5::text[], $6::integer, $7::bigint)
+		INSERT INTO api_keys (key_id, name, hash, scopes, phone_numbers, requests_per_second, messages_per_day, max_backlog)
+		VALUES ($1::uuid, $2::text, $3::bytea, $4::text[], $5::text[], $6::integer, $7::bigint, $8::bigint)
 		ON CONFLICT (key_id) DO UPDATE SET name = excluded.name, hash = excluded.hash, scopes = excluded.scopes,
 			phone_numbers = excluded.phone_numbers, requests_per_second = excluded.requests_per_second,
-			messages_per_day = excluded.messages_per_day, revoked_at = NULL`,
-		k.ID, k.Name, k.Hash, k.Scopes, k.PhoneNumbers, k.RequestsPerSecond, k.MessagesPerDay)
+			messages_per_day = excluded.messages_per_day, max_backlog = excluded.max_backlog, revoked_at = NULL`,
+		k.ID, k.Name, k.Hash, k.Scopes, k.PhoneNumbers, k.RequestsPerSecond, k.MessagesPerDay, k.MaxBacklog)
 	if err != nil {
 		return fmt.Errorf("storing API key %s: %w", k.ID, err)
 	}
@@ -67,9 +69,9 @@ func (s *Store) Key(ctx context.Context, id uuid.UUID) (APIKey, error) {
 func (s *Store) Keys(ctx context.Context) ([]APIKey, error) { return s.keys(ctx, nil, nil) }
 
 func (s *Store) keys(ctx context.Context, hash []byte, id *uuid.UUID) ([]APIKey, error) {
-	const columns = `SELECT key_id, name, hash, scopes, phone_numbers, requests_per_second, messages_per_day, created_at, revoked_at FROM api_keys `
+	const columns = `SELECT key_id, name, hash, scopes, phone_numbers, requests_per_second, messages_per_day, max_backlog, created_at, revoked_at FROM api_keys `
 	scan := func(r pgx.CollectableRow) (k APIKey, err error) {
-		return k, r.Scan(&k.ID, &k.Name, &k.Hash, &k.Scopes, &k.PhoneNumbers, &k.RequestsPerSecond, &k.MessagesPerDay, &k.CreatedAt, &k.RevokedAt)
+		return k, r.Scan(&k.ID, &k.Name, &k.Hash, &k.Scopes, &k.PhoneNumbers, &k.RequestsPerSecond, &k.MessagesPerDay, &k.MaxBacklog, &k.CreatedAt, &k.RevokedAt)
 	}
 	if hash != nil {
 		return collect(ctx, s.pool, "API keys", scan, columns+`WHERE hash = $1::bytea`, hash)

@@ -13,6 +13,8 @@ type Lane struct {
 	WABAID        string
 	PhoneNumberID string
 	AppID         string
+	// AppLimited says that the app has a limit, a share of which the WABA has to lease.
+	AppLimited bool
 	// AccessToken is sealed.
 	AccessToken []byte
 	// Rates are a second; 0 means no limit.
@@ -20,14 +22,25 @@ type Lane struct {
 	WABABurst      int
 	PhonePerSecond float64
 	PhoneBurst     int
+	// WABAPerHour is messages an hour; 0 means no limit.
+	WABAPerHour float64
+	// PairSeconds is the time for one more message to the same recipient, 0 no limit; PairBurst how many go at once.
+	PairSeconds float64
+	PairBurst   int
+	// PortfolioID and PortfolioLimit are of the portfolio's unique recipients a day; 0 means no limit.
+	PortfolioID    string
+	PortfolioLimit int
 }
 
 // Lanes lists the phone numbers of the given WABAs.
 func (s *Store) Lanes(ctx context.Context, wabaIDs []string) ([]Lane, error) {
 	rows, err := s.pool.Query(ctx, `
-		SELECT w.waba_id, p.phone_number_id, coalesce(w.app_id, ''), w.access_token, coalesce(w.messages_per_second, 0), w.burst,
-		       coalesce(p.messages_per_second, 0), p.burst
+		SELECT w.waba_id, p.phone_number_id, coalesce(w.app_id, ''), a.calls_per_hour IS NOT NULL, w.access_token,
+		       coalesce(w.messages_per_second, 0), w.burst, coalesce(p.messages_per_second, 0), p.burst, coalesce(w.messages_per_hour, 0),
+		       coalesce(p.pair_seconds, 0), p.pair_burst, coalesce(w.portfolio_id, ''), coalesce(f.unique_recipients_per_day, 0)
 		FROM wabas w JOIN phone_numbers p ON p.waba_id = w.waba_id
+		LEFT JOIN apps a ON a.app_id = w.app_id
+		LEFT JOIN portfolios f ON f.portfolio_id = w.portfolio_id
 		WHERE w.waba_id = ANY($1::text[])
 		ORDER BY w.waba_id, p.phone_number_id`, wabaIDs)
 	if err != nil {

@@ -22,6 +22,8 @@ type Outcome struct {
 	WAMID         string
 	WAID          string
 	MessageStatus string
+	// UserKey, where it is not empty, is the spelling of the recipient's number that Meta has mapped to WAID.
+	UserKey string
 
 	ErrorCode    int
 	ErrorSubcode int
@@ -115,6 +117,18 @@ func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]strin
 		INSERT INTO wamids (wamid, message_id)
 		SELECT u.wamid, u.id FROM unnest($1::uuid[], $2::text[]) AS u(id, wamid) WHERE u.wamid <> ''
 		ON CONFLICT (wamid) DO NOTHING`, ids, wamids)
+	var inputs, learned []string
+	for _, o := range outcomes {
+		if o.UserKey != "" && o.WAID != "" {
+			inputs, learned = append(inputs, o.UserKey), append(learned, o.WAID)
+		}
+	}
+	if len(inputs) > 0 {
+		b.Queue(`
+			INSERT INTO wa_ids (input, wa_id) SELECT DISTINCT ON (u.input) u.input, u.wa_id FROM unnest($1::text[], $2::text[]) AS u(input, wa_id)
+			WHERE u.input <> u.wa_id ORDER BY u.input
+			ON CONFLICT (input) DO UPDATE SET wa_id = excluded.wa_id WHERE wa_ids.wa_id <> excluded.wa_id`, inputs, learned)
+	}
 	events := make([]Event, n)
 	for i, o := range outcomes {
 		events[i] = Event{MessageID: o.ID, Kind: o.Event, Try: o.Try, WAMID: o.WAMID, At: o.At, Detail: o.detail()}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // OperatorSource marks the pauses that operators set.
@@ -23,17 +24,27 @@ type Pause struct {
 	Code   int
 	// Level counts throttles in a row.
 	Level int
+	// Until is the end; zero for Throttled means until it is lifted.
 	Until time.Time
 }
 
 // Throttled keeps a pause that an answer of Meta set, so that the next owner knows it. A later end is never shortened.
-func (s *Store) Throttled(ctx context.Context, p Pause) error {
-	_, err := s.pool.Exec(ctx, `
+func (s *Store) Throttled(ctx context.Context, p Pause) error { return throttled(ctx, s.pool, p) }
+
+func throttled(ctx context.Context, db interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}, p Pause) error {
+	var until *time.Time
+	if !p.Until.IsZero() {
+		until = &p.Until
+	}
+	_, err := db.Exec(ctx, `
 		INSERT INTO pauses AS p (id, scope, value, reason, source, code, level, until)
 		VALUES ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::integer, $7::integer, $8::timestamptz)
 		ON CONFLICT (scope, value, source) DO UPDATE
-		SET reason = excluded.reason, code = excluded.code, level = excluded.level, until = greatest(p.until, excluded.until), updated_at = now()`,
-		uuid.New(), p.Scope, p.Value, p.Reason, p.Source, p.Code, p.Level, p.Until)
+		SET reason = excluded.reason, code = excluded.code, level = excluded.level, updated_at = now(),
+			until = CASE WHEN p.until IS NOT NULL AND excluded.until IS NOT NULL THEN greatest(p.until, excluded.until) END`,
+		uuid.New(), p.Scope, p.Value, p.Reason, p.Source, p.Code, p.Level, until)
 	if err != nil {
 		return fmt.Errorf("keeping the pause of %s %s: %w", p.Scope, p.Value, err)
 	}

@@ -54,8 +54,23 @@ type Message struct {
 	PricingCategory  *string
 	// Held is the pause that covers a waiting message, the one that ends last; nil when none does.
 	Held *Held
+	// Hold is what a waiting message waits for of its own; nil when it has its job.
+	Hold *MessageHold
+	// Lane is how the lane of a waiting message stands; nil when nothing was published of it.
+	Lane *LaneStat
+	// BusyLanes is how many lanes of its WABA have a backlog, and share what the WABA may send.
+	BusyLanes int
 	// SeenAt is the database's time of the reading.
 	SeenAt time.Time
+}
+
+// MessageHold is a message's row in holds.
+type MessageHold struct {
+	Kind  string
+	Value string
+	// Until is when it is looked at again; nil: when the cause is gone.
+	Until *time.Time
+	Since time.Time
 }
 
 // Held is a pause that a message waits for.
@@ -72,28 +87,60 @@ const messageColumns = `
 	m.template_language, m.reference, m.tags, m.send_at, m.expires_at, m.resend_of, m.created_at, m.try, m.wamid, m.message_status,
 	m.accepted_at, m.sent_at, m.delivered_at, m.read_at, m.played_at, m.failed_at, m.unknown_at, m.unknown_reason, m.settle_by,
 	m.error_code, m.error_subcode, m.error_title, m.error_details, m.error_scope, m.pricing_billable, m.pricing_model,
-	m.pricing_type, m.pricing_category, h.scope, h.value, h.reason, h.until, clock_timestamp()`
+	m.pricing_type, m.pricing_category, h.scope, h.value, h.reason, h.until, w.kind, w.value, w.until, w.since,
+	` + laneColumns + `,
+	CASE WHEN l.published_at IS NULL THEN 0 ELSE (
+		SELECT count(*) FROM phone_numbers q JOIN lane_stats s ON s.phone_number_id = q.phone_number_id
+		WHERE q.waba_id = m.waba_id AND s.urgent + s.high + s.normal + s.low > 0
+	) END, clock_timestamp()`
 
-// heldJoin finds the pause over a message that waits.
+// heldJoin finds what stands over a message that waits: the pause that ends last, its own hold, its lane. Pauses are looked
+// up by scope and value, those of flows alone by their number.
 const heldJoin = `
+	LEFT JOIN wabas a ON a.waba_id = m.waba_id AND m.status = 'queued'
 	LEFT JOIN LATERAL (
-		SELECT p.scope, p.value, p.reason, p.until FROM pauses p
+		SELECT p.scope, p.value, p.reason, p.until
+		FROM (
+			VALUES ('all', ''), ('waba', m.waba_id), ('phone', m.phone_number_id), ('key', m.key_id::text),
+			       ('app', a.app_id),
+			       ('priority', (ARRAY['urgent', 'high', 'normal', 'low'])[m.priority]),
+			       ('template', m.template_name), ('template', m.waba_id || ':' || m.template_name),
+			       ('template', m.template_name || '/' || m.template_language),
+			       ('template', m.waba_id || ':' || m.template_name || '/' || m.template_language)
+			UNION ALL SELECT 'tag', t.key FROM jsonb_each_text(m.tags) t
+			UNION ALL SELECT 'tag', t.key || '=' || t.value FROM jsonb_each_text(m.tags) t
+			UNION ALL
+			SELECT 'flow', f.value FROM pauses f
+			WHERE f.scope = 'flow' AND m.type = 'interactive'
+			  AND position(convert_to('"' || CASE WHEN starts_with(f.value, m.waba_id || ':') THEN substr(f.value, length(m.waba_id) + 2) ELSE f.value END || '"', 'UTF8') IN m.body) > 0
+		) AS c(scope, value)
+		JOIN pauses p ON p.scope = c.scope AND p.value = c.value
 		WHERE m.status = 'queued' AND (p.until IS NULL OR p.until > clock_timestamp())
-		  AND (p.scope = 'all' OR (p.scope = 'waba' AND p.value = m.waba_id) OR (p.scope = 'phone' AND p.value = m.phone_number_id)
-		       OR (p.scope = 'app' AND p.value = (SELECT w.app_id FROM wabas w WHERE w.waba_id = m.waba_id)))
 		ORDER BY p.until DESC NULLS FIRST LIMIT 1
-	) h ON true`
+	) h ON true
+	LEFT JOIN holds w ON w.message_id = m.id AND m.status = 'queued'
+	LEFT JOIN lane_stats l ON l.phone_number_id = m.phone_number_id AND m.status = 'queued'`
 
 func scanMessage(r pgx.CollectableRow) (m Message, err error) {
 	var scope, value, reason *string
-	var until *time.Time
+	var until, holdUntil, holdSince *time.Time
+	var kind, cause *string
+	var lane LaneStat
 	err = r.Scan(&m.ID, &m.PhoneNumberID, &m.WABAID, &m.Recipient, &m.Type, &m.Status, &m.Priority, &m.Category, &m.OnUnknown, &m.TemplateName,
 		&m.TemplateLanguage, &m.Reference, &m.Tags, &m.SendAt, &m.ExpiresAt, &m.ResendOf, &m.CreatedAt, &m.Tries, &m.WAMID, &m.MessageStatus,
 		&m.AcceptedAt, &m.SentAt, &m.DeliveredAt, &m.ReadAt, &m.PlayedAt, &m.FailedAt, &m.UnknownAt, &m.UnknownReason, &m.SettleBy,
 		&m.ErrorCode, &m.ErrorSubcode, &m.ErrorTitle, &m.ErrorDetails, &m.ErrorScope, &m.PricingBillable, &m.PricingModel,
-		&m.PricingType, &m.PricingCategory, &scope, &value, &reason, &until, &m.SeenAt)
+		&m.PricingType, &m.PricingCategory, &scope, &value, &reason, &until, &kind, &cause, &holdUntil, &holdSince,
+		&lane.AppID, &lane.Waiting[0], &lane.Waiting[1], &lane.Waiting[2], &lane.Waiting[3], &lane.PerSecond, &lane.State, &lane.WorkerID, &lane.PublishedAt, &lane.Fresh, &m.BusyLanes, &m.SeenAt)
 	if scope != nil {
 		m.Held = &Held{Scope: *scope, Value: *value, Reason: *reason, Until: until}
+	}
+	if kind != nil {
+		m.Hold = &MessageHold{Kind: *kind, Value: *cause, Until: holdUntil, Since: *holdSince}
+	}
+	if lane.PublishedAt != nil {
+		lane.PhoneNumberID, lane.WABAID = m.PhoneNumberID, m.WABAID
+		m.Lane = &lane
 	}
 	return m, err
 }
@@ -200,8 +247,8 @@ func (s *Store) Cancel(ctx context.Context, id uuid.UUID, now time.Time, withdra
 	cancelled := false
 	err := s.InTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			UPDATE messages SET status = 'cancelled' WHERE id = $1::uuid AND status = 'queued' AND slot_at IS NULL AND try = 0
-			RETURNING id, phone_number_id, priority, send_at`, id)
+			UPDATE messages m SET status = 'cancelled' WHERE m.id = $1::uuid AND m.status = 'queued' AND m.slot_at IS NULL AND m.try = 0
+			RETURNING `+cancelledColumns, id)
 		if err != nil {
 			return err
 		}

@@ -30,6 +30,9 @@ type statusChange struct {
 	proven  bool // the newest try is: its slot is open no more
 	settled bool // the outcome is known: nothing is left to decide
 	pricing StatusPricing
+	failing *Status // the failure that counts
+	redo    bool    // the message is sent again
+	early   bool    // it asks for a new try before the answer to the failed one is recorded
 }
 
 // reduce works out what the statuses of the set make of the message together. Nothing in it depends on their order
@@ -39,16 +42,20 @@ func (c *statusChange) reduce() {
 	var best message.Status // of Meta's positive words
 	var wamid, failure, price *Status
 	for _, st := range c.statuses {
-		if st.WAMID != "" {
+		old := c.old(st)
+		if st.WAMID != "" && !old {
 			wamid = earlier(wamid, st)
 		}
 		if st.Pricing != nil {
 			price = earlier(price, st)
 		}
 		word, moves := message.FromMeta(st.Status)
+		if old && word.Rank() < message.Delivered.Rank() {
+			continue // of a try that failed since: a new one is made
+		}
 		c.proven = c.proven || (moves && st.MessageID != uuid.Nil && st.Try == c.row.try)
 		switch {
-		case !moves || (word == message.Failed && !c.counts(st)):
+		case !moves || (word == message.Failed && (old || !c.counts(st))):
 			continue
 		case word == message.Failed:
 			failure = earlier(failure, st)
@@ -79,12 +86,24 @@ func (c *statusChange) reduce() {
 	switch {
 	case c.status == message.Failed && c.failed && (c.row.status != message.Failed || !c.row.failedByMeta):
 		c.errs = setError
+		c.failing = failure
 		if len(failure.Errors) > 0 {
 			c.failure = &failure.Errors[0]
 		}
 	case c.status.Positive() && !c.row.status.Positive():
 		c.errs = clearError // what had gone wrong before was proved wrong; the events keep it
 	}
+}
+
+// old says that a status is of a try that failed and that a new one follows.
+func (c *statusChange) old(st *Status) bool {
+	switch {
+	case c.row.failedTry == 0:
+		return false
+	case st.MessageID != uuid.Nil:
+		return st.Try <= c.row.failedTry
+	}
+	return st.WAMID != c.row.wamid
 }
 
 // counts says whether a failure is one of the message as it stands: the failure of a try that another has followed says

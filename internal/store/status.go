@@ -52,6 +52,13 @@ type Applied struct {
 	Unmatched []int
 	// Duplicates counts wamids by which Meta accepted a message that it had accepted under another wamid.
 	Duplicates int
+	// Failures are the messages that failed by this set, as they stood; Redos those of them that are to be sent again. The
+	// caller puts their jobs in, in the same transaction.
+	Failures []Failure
+	Redos    []Redo
+	// Early holds the places of failures that come before the answer to their try is recorded, and that ask for a new try:
+	// they were not applied, and are to be applied again a moment later.
+	Early []int
 }
 
 // statusRow is what the row of a locked message says.
@@ -59,6 +66,7 @@ type statusRow struct {
 	status       message.Status
 	failedByMeta bool
 	try          int
+	failedTry    int
 	wamid        string
 }
 
@@ -66,7 +74,10 @@ type statusRow struct {
 // highest rank (message.Rank), whatever the order in which statuses come and however often. Times keep their earliest
 // value. Several statuses of one message in the set all count. It locks the messages in the order of their ids, so that
 // two sets cannot wait for each other.
-func (s *Store) ApplyStatuses(ctx context.Context, tx pgx.Tx, set []Status) (Applied, error) {
+//
+// decide says of a failure whether its message is sent again; nil never does. Such a message waits again, and of the tries
+// up to the failed one only what proves a delivery counts from then on.
+func (s *Store) ApplyStatuses(ctx context.Context, tx pgx.Tx, set []Status, decide func(Failure) (again bool, wait time.Duration)) (Applied, error) {
 	var applied Applied
 	if len(set) == 0 {
 		return applied, nil
@@ -102,8 +113,32 @@ func (s *Store) ApplyStatuses(ctx context.Context, tx pgx.Tx, set []Status) (App
 	if len(order) == 0 {
 		return applied, nil
 	}
+	place := make(map[*Status]int, len(set))
+	var failing []*statusChange
+	for i := range set {
+		place[&set[i]] = i
+	}
 	for _, c := range order {
 		c.reduce()
+		if c.failed && c.status == message.Failed && c.failure != nil {
+			failing = append(failing, c)
+		}
+	}
+	if len(failing) > 0 {
+		if err := s.decideFailures(ctx, tx, failing, decide, &applied); err != nil {
+			return applied, err
+		}
+		order = slices.DeleteFunc(order, func(c *statusChange) bool {
+			if c.early {
+				for _, st := range c.statuses {
+					applied.Early = append(applied.Early, place[st])
+				}
+			}
+			return c.early
+		})
+		if len(order) == 0 {
+			return applied, nil
+		}
 	}
 	if err := s.updateFromStatuses(ctx, tx, order); err != nil {
 		return applied, err
@@ -111,7 +146,10 @@ func (s *Store) ApplyStatuses(ctx context.Context, tx pgx.Tx, set []Status) (App
 	if applied.Duplicates, err = s.recordStatusWAMIDs(ctx, tx, order); err != nil {
 		return applied, err
 	}
-	return applied, s.insertStatusEvents(ctx, tx, order)
+	if err := s.insertStatusEvents(ctx, tx, order); err != nil {
+		return applied, err
+	}
+	return applied, s.recordRedos(ctx, tx, applied.Redos)
 }
 
 // matchStatuses gives the message of each status; nil where none is known.
@@ -158,7 +196,7 @@ func (s *Store) lockForStatus(ctx context.Context, tx pgx.Tx, owner []uuid.UUID)
 	}
 	var id uuid.UUID
 	var c statusRow
-	_, err = pgx.ForEachRow(rows, []any{&id, &c.status, &c.failedByMeta, &c.try, &c.wamid}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &c.status, &c.failedByMeta, &c.try, &c.failedTry, &c.wamid}, func() error {
 		locked[id] = c
 		return nil
 	})
@@ -170,7 +208,7 @@ func (s *Store) lockForStatus(ctx context.Context, tx pgx.Tx, owner []uuid.UUID)
 
 // The sort lies below the lock, so rows are locked in the order of their ids.
 const lockForStatusSQL = `
-	SELECT m.id, m.status, m.failed_by_meta, m.try, coalesce(m.wamid, '')
+	SELECT m.id, m.status, m.failed_by_meta, m.try, m.failed_try, coalesce(m.wamid, '')
 	FROM messages m WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid
 	ORDER BY m.id FOR NO KEY UPDATE`
 
@@ -238,7 +276,7 @@ func (s *Store) recordStatusWAMIDs(ctx context.Context, tx pgx.Tx, order []*stat
 		}
 		seen := make(map[string]bool, 1)
 		for _, st := range c.statuses {
-			if st.WAMID == "" || seen[st.WAMID] || (st.MessageID == uuid.Nil && st.WAMID == c.row.wamid) {
+			if st.WAMID == "" || seen[st.WAMID] || c.old(st) || (st.MessageID == uuid.Nil && st.WAMID == c.row.wamid) {
 				continue
 			}
 			seen[st.WAMID] = true

@@ -46,7 +46,7 @@ func apply(t *testing.T, pool *pgxpool.Pool, set ...Status) Applied {
 	var applied Applied
 	err := s.InTx(t.Context(), func(tx pgx.Tx) error {
 		var err error
-		applied, err = s.ApplyStatuses(t.Context(), tx, set)
+		applied, err = s.ApplyStatuses(t.Context(), tx, set, nil)
 		return err
 	})
 	if err != nil {

@@ -14,33 +14,71 @@ type Outbound struct {
 	ID            uuid.UUID
 	PhoneNumberID string
 	WABAID        string
+	KeyID         uuid.UUID // nil without one
 	Recipient     string
-	Type          string
-	Status        string
-	OnUnknown     string
-	ExpiresAt     *time.Time
-	Body          []byte
-	Try           int
-	SlotAt        *time.Time
-	Retries       int
-	Throttles     int
+	// User is who the recipient is, under every spelling: the wa_id that answers have mapped it to, else its digits.
+	User             string
+	Type             string
+	Status           string
+	Priority         int
+	Category         string
+	OnUnknown        string
+	TemplateName     string
+	TemplateLanguage string
+	Tags             map[string]string
+	OrderingKey      string
+	// SendWindow is JSON, empty without one.
+	SendWindow []byte
+	ExpiresAt  *time.Time
+	Body       []byte
+	Try        int
+	SlotAt     *time.Time
+	Retries    int
+	Throttles  int
+	Redos      int
+	// Suppressed says that the recipient gets no marketing from the WABA: until SuppressedUntil, for good where that is nil.
+	// It is looked at for marketing only.
+	Suppressed      bool
+	SuppressedUntil *time.Time
+	// Blocked says that an earlier message of the same ordering key is not settled.
+	Blocked bool
+	// InWindow says that the recipient's customer service window is open.
+	InWindow bool
 }
+
+// userKey gives, in SQL, the digits (or the id) that a recipient goes by before wa_ids is asked.
+const userKey = `regexp_replace(m.recipient, '[^0-9A-Za-z.]', '', 'g')`
 
 // LoadOutbound reads the messages of the given ids. A message that is not there is not in the map.
 func (s *Store) LoadOutbound(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Outbound, error) {
 	lo, hi := bounds(ids)
 	rows, err := s.pool.Query(ctx, `
-		SELECT m.id, m.phone_number_id, m.waba_id, m.recipient, m.type, m.status, m.on_unknown, m.expires_at, m.body, m.try,
-		       m.slot_at, m.retries, m.throttles
+		SELECT m.id, m.phone_number_id, m.waba_id, coalesce(m.key_id, '00000000-0000-0000-0000-000000000000'::uuid), m.recipient, coalesce(n.wa_id, k.key),
+		       m.type, m.status, m.priority, coalesce(m.category, ''), m.on_unknown, coalesce(m.template_name, ''), coalesce(m.template_language, ''),
+		       m.tags, coalesce(m.ordering_key, ''), m.send_window, m.expires_at, m.body, m.try, m.slot_at, m.retries, m.throttles, m.redos,
+		       x.waba_id IS NOT NULL, x.until,
+		       m.ordering_key IS NOT NULL AND EXISTS (
+				SELECT FROM (
+					SELECT q.status, q.ordering_after, q.ordering_seconds, q.accepted_at, q.sent_at FROM messages q
+					WHERE q.phone_number_id = m.phone_number_id AND q.ordering_key = m.ordering_key AND q.id < m.id
+					ORDER BY q.id DESC LIMIT `+orderingBack+`
+				) p WHERE `+orderingBlocks+`),
+		       w.until IS NOT NULL
 		FROM unnest($1::uuid[]) AS u(id) JOIN messages m ON m.id = u.id
+		CROSS JOIN LATERAL (SELECT `+userKey+` AS key) k
+		LEFT JOIN wa_ids n ON n.input = k.key
+		LEFT JOIN suppressions x ON m.category = 'marketing' AND x.waba_id = m.waba_id AND x.wa_id = coalesce(n.wa_id, k.key)
+			AND x.category = 'marketing' AND (x.until IS NULL OR x.until > clock_timestamp())
+		LEFT JOIN service_windows w ON w.phone_number_id = m.phone_number_id AND w.wa_id = coalesce(n.wa_id, k.key) AND w.until > clock_timestamp()
 		WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid`, ids, lo, hi)
 	if err != nil {
 		return nil, fmt.Errorf("loading %d messages: %w", len(ids), err)
 	}
 	found := make(map[uuid.UUID]Outbound, len(ids))
 	var o Outbound
-	_, err = pgx.ForEachRow(rows, []any{&o.ID, &o.PhoneNumberID, &o.WABAID, &o.Recipient, &o.Type, &o.Status, &o.OnUnknown,
-		&o.ExpiresAt, &o.Body, &o.Try, &o.SlotAt, &o.Retries, &o.Throttles}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&o.ID, &o.PhoneNumberID, &o.WABAID, &o.KeyID, &o.Recipient, &o.User, &o.Type, &o.Status, &o.Priority,
+		&o.Category, &o.OnUnknown, &o.TemplateName, &o.TemplateLanguage, &o.Tags, &o.OrderingKey, &o.SendWindow, &o.ExpiresAt, &o.Body, &o.Try,
+		&o.SlotAt, &o.Retries, &o.Throttles, &o.Redos, &o.Suppressed, &o.SuppressedUntil, &o.Blocked, &o.InWindow}, func() error {
 		found[o.ID] = o
 		o = Outbound{}
 		return nil
@@ -60,6 +98,11 @@ type Mark struct {
 	Epoch  int64
 	// Slot is in database time.
 	Slot time.Time
+	// User and PairTAT are of a recipient that has used more than half of its burst: its state is kept with the mark, for
+	// the next owner. PairTAT, in database time, is when its bucket is full again; zero for all others.
+	PhoneNumberID string
+	User          string
+	PairTAT       time.Time
 }
 
 // MarkTries begins tries: it raises each message's try number and holds its slot. A mark is refused, and its message
@@ -70,6 +113,9 @@ func (s *Store) MarkTries(ctx context.Context, workerID string, marks []Mark) (m
 	epochs, slots := make([]int64, len(marks)), make([]time.Time, len(marks))
 	for i, m := range marks {
 		ids[i], tries[i], wabas[i], epochs[i], slots[i] = m.ID, int32(m.Try), m.WABAID, m.Epoch, m.Slot //nolint:gosec // a try number is small
+	}
+	if err := s.keepPairs(ctx, marks); err != nil {
+		return nil, err
 	}
 	lo, hi := bounds(ids)
 	rows, err := s.pool.Query(ctx, `
@@ -88,6 +134,32 @@ func (s *Store) MarkTries(ctx context.Context, workerID string, marks []Mark) (m
 		return nil, fmt.Errorf("marking %d tries: %w", len(marks), err)
 	}
 	return marked, nil
+}
+
+// keepPairs keeps what busy recipients have used, before the tries that use it are begun.
+func (s *Store) keepPairs(ctx context.Context, marks []Mark) error {
+	type pair struct{ phone, user string }
+	newest := map[pair]time.Time{}
+	for _, m := range marks {
+		if k := (pair{m.PhoneNumberID, m.User}); m.PairTAT.After(newest[k]) {
+			newest[k] = m.PairTAT
+		}
+	}
+	if len(newest) == 0 {
+		return nil
+	}
+	phones, users, tats := make([]string, 0, len(newest)), make([]string, 0, len(newest)), make([]time.Time, 0, len(newest))
+	for k, tat := range newest {
+		phones, users, tats = append(phones, k.phone), append(users, k.user), append(tats, tat)
+	}
+	_, err := s.pool.Exec(ctx, `
+		INSERT INTO pair_states AS p (phone_number_id, recipient, tat)
+		SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[]) AS u(phone, recipient, tat) ORDER BY u.phone, u.recipient
+		ON CONFLICT (phone_number_id, recipient) DO UPDATE SET tat = greatest(p.tat, excluded.tat)`, phones, users, tats)
+	if err != nil {
+		return fmt.Errorf("keeping what %d recipients have used: %w", len(phones), err)
+	}
+	return nil
 }
 
 // TryState is how far a message's newest try has come, for the take-over of a job.

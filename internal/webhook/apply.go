@@ -135,6 +135,8 @@ type outcome struct {
 	aside     int
 	unmatched int
 	applied   store.Applied
+	// unknownCodes counts failures with a code that nobody knows.
+	unknownCodes int
 }
 
 func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) (outcome, error) {
@@ -145,17 +147,36 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 			statuses, from = append(statuses, s), append(from, i)
 		}
 	}
-	applied, err := r.deps.Store.ApplyStatuses(ctx, tx, statuses)
+	var how func(store.Failure) (bool, time.Duration)
+	if r.deps.Jobs != nil {
+		how = decide
+	}
+	applied, err := r.deps.Store.ApplyStatuses(ctx, tx, statuses, how)
 	if err != nil {
 		return outcome{}, err
 	}
 	done := outcome{applied: applied}
+	if done.unknownCodes, err = r.followFailures(ctx, tx, applied); err != nil {
+		return outcome{}, err
+	}
+	var told []payload
+	for _, p := range all {
+		if !p.notices.empty() {
+			told = append(told, p)
+		}
+	}
+	if err := r.followNotices(ctx, tx, told); err != nil {
+		return outcome{}, err
+	}
 	unmatched, again := make([]int, len(all)), make([]bool, len(all))
 	for _, n := range applied.Unmatched {
 		p := all[from[n]]
 		unmatched[from[n]]++
 		// Ours came before our own record of the send, or it is none of ours: time tells.
 		again[from[n]] = again[from[n]] || (statuses[n].MessageID == uuid.Nil && p.raw.Age < matchFor)
+	}
+	for _, n := range applied.Early {
+		again[from[n]] = true
 	}
 	results := make([]store.RawResult, len(all))
 	for i, p := range all {
@@ -189,6 +210,8 @@ func (r *Receiver) count(ctx context.Context, done outcome) {
 	r.metrics.statuses.WithLabelValues("unmatched").Add(float64(done.unmatched))
 	r.metrics.aside.Add(float64(done.aside))
 	r.metrics.twice.Add(float64(done.applied.Duplicates))
+	r.metrics.redos.Add(float64(len(done.applied.Redos)))
+	r.metrics.unknownCodes.Add(float64(done.unknownCodes))
 	if done.applied.Duplicates > 0 {
 		r.log.ErrorContext(ctx, "messages were accepted twice by Meta", "wamids", done.applied.Duplicates)
 	}
@@ -198,6 +221,7 @@ func (r *Receiver) count(ctx context.Context, done outcome) {
 type payload struct {
 	raw      store.WaitingWebhook
 	statuses []store.Status
+	notices  notices
 	changes  []string // what each change holds, in words fit for a metric
 	problem  string   // why it cannot be read
 }
@@ -212,6 +236,7 @@ func read(w store.WaitingWebhook) payload {
 	for _, entry := range n.Entries {
 		for _, change := range entry.Changes {
 			updates := cloudapi.Statuses(change)
+			p.notices.read(clean(entry.ID), change)
 			p.changes = append(p.changes, kindOf(change.Field, len(updates)))
 			for _, u := range updates {
 				p.statuses = append(p.statuses, p.status(u))

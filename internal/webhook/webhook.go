@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"wagate/internal/batch"
+	"wagate/internal/queue"
 	"wagate/internal/store"
 )
 
@@ -42,6 +43,8 @@ type Deps struct {
 	Store *store.Store
 	// Secrets gives the secret of every app that has one.
 	Secrets func(context.Context) ([]AppSecret, error)
+	// Jobs puts in the jobs of messages that are sent again after a failure; nil lets none be.
+	Jobs *queue.Inserter
 	// VerifyToken answers Meta's handshake; without one every handshake is refused.
 	VerifyToken string
 	Logger      *slog.Logger
@@ -130,6 +133,9 @@ type metrics struct {
 	statuses *prometheus.CounterVec
 	aside    prometheus.Counter
 	twice    prometheus.Counter
+	redos    prometheus.Counter
+
+	unknownCodes prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -150,8 +156,14 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			Name: "wagate_webhook_duplicates_total", Help: "Second wamids by which Meta accepted a message again.",
 		}),
 	}
+	m.redos = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "wagate_webhook_redos_total", Help: "Messages that are sent again because a webhook said failed and the code table allows it.",
+	})
+	m.unknownCodes = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "wagate_webhook_unknown_codes_total", Help: "Errors in notifications with a code that nobody knows.",
+	})
 	if reg != nil {
-		reg.MustRegister(m.payloads, m.changes, m.statuses, m.aside, m.twice)
+		reg.MustRegister(m.payloads, m.changes, m.statuses, m.aside, m.twice, m.redos, m.unknownCodes)
 	}
 	return m
 }

@@ -22,6 +22,7 @@ import (
 	"wagate/internal/cloudapi"
 	"wagate/internal/message"
 	"wagate/internal/pgtest"
+	"wagate/internal/queue"
 	"wagate/internal/store"
 )
 
@@ -35,7 +36,11 @@ func secrets(context.Context) ([]AppSecret, error) {
 
 func receiver(t *testing.T, pool *pgxpool.Pool, change ...func(*Deps)) *Receiver {
 	t.Helper()
-	d := Deps{Store: store.New(pool), Secrets: secrets, VerifyToken: "verify-me"}
+	jobs, err := queue.NewInserter(pool, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := Deps{Store: store.New(pool), Jobs: jobs, Secrets: secrets, VerifyToken: "verify-me"}
 	for _, f := range change {
 		f(&d)
 	}

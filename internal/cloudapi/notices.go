@@ -1,0 +1,184 @@
+package cloudapi
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The most that is kept of one notice.
+const (
+	maxInbound     = 1000
+	maxPreferences = 1000
+)
+
+// InboundMessage is a message that a user sent: who, to which phone number, when.
+type InboundMessage struct {
+	PhoneNumberID string
+	From          string // wa_id, digits; empty where the user has a username only
+	FromUserID    string // business-scoped user id; may be empty
+	GroupID       string // empty outside groups; what is written in a group opens no window with its writer
+	ID            string // wamid
+	Timestamp     time.Time
+	Type          string // text, image …; "system" is Meta's own notice about the user, who has written nothing
+}
+
+// Inbound gives the messages of users in a change; none for fields other than
+// messages. Source: Meta's webhook reference, messages.
+func Inbound(c Change) []InboundMessage {
+	if c.Field != "messages" {
+		return nil
+	}
+	phoneID, _ := metadata(c.Value)
+	var all []InboundMessage
+	elements(member(c.Value, "messages"), func(b []byte) bool {
+		from, _ := textOrNumber(member(b, "from"))
+		group, _ := textOrNumber(member(b, "group_id"))
+		all = append(all, InboundMessage{
+			PhoneNumberID: phoneID, From: clip(from, maxRecipient), FromUserID: clipped(member(b, "from_user_id"), maxRecipient), GroupID: clip(group, maxRecipient),
+			ID: clipped(member(b, "id"), maxID), Timestamp: moment(member(b, "timestamp")), Type: clipped(member(b, "type"), maxWord),
+		})
+		return len(all) < maxInbound
+	})
+	return all
+}
+
+// ValueErrors gives the errors of a change that belong to no message, and the
+// phone number they concern. Source: Meta's webhook reference, errors.
+func ValueErrors(c Change) (phoneNumberID string, errs []Error) {
+	if c.Field != "messages" {
+		return "", nil
+	}
+	errs = errorList(member(c.Value, "errors"))
+	if len(errs) == 0 {
+		return "", nil
+	}
+	phoneNumberID, _ = metadata(c.Value)
+	return phoneNumberID, errs
+}
+
+// QualityNotice is a change of field phone_number_quality_update.
+type QualityNotice struct {
+	DisplayPhoneNumber string
+	Event              string // ONBOARDING, THROUGHPUT_UPGRADE, FLAGGED, UNFLAGGED …
+	MaxDaily           string // TIER_250 …; may be empty
+}
+
+// PhoneQuality reads a phone_number_quality_update.
+func PhoneQuality(c Change) (QualityNotice, bool) {
+	if c.Field != "phone_number_quality_update" {
+		return QualityNotice{}, false
+	}
+	display, _ := textOrNumber(member(c.Value, "display_phone_number"))
+	tier, _ := textOrNumber(member(c.Value, "max_daily_conversations_per_business"))
+	if tier == "" {
+		tier = clipped(member(c.Value, "current_limit"), maxWord) // older notices have it there
+	}
+	n := QualityNotice{clip(display, maxWord), clipped(member(c.Value, "event"), maxWord), clip(tier, maxWord)}
+	return n, n.Event != ""
+}
+
+// Capability reads a business_capability_update: the unique recipients a day of
+// the portfolio, as a tier or a number.
+func Capability(c Change) (maxDaily string, ok bool) {
+	if c.Field != "business_capability_update" {
+		return "", false
+	}
+	for _, name := range []string{"max_daily_conversations_per_business", "max_daily_conversation_per_phone"} {
+		if s, found := textOrNumber(member(c.Value, name)); found && s != "" {
+			return clip(s, maxWord), true
+		}
+	}
+	return "", false
+}
+
+// TierLimit gives the unique recipients in 24 hours of a tier's word, or of a
+// plain number (-1 is Meta's for unlimited). ok is false for anything else, also
+// TIER_NOT_SET. Source: Meta's page on messaging limits.
+func TierLimit(tier string) (n int, unlimited, ok bool) {
+	switch tier {
+	case "TIER_50":
+		return 50, false, true
+	case "TIER_250":
+		return 250, false, true
+	case "TIER_1K":
+		return 1000, false, true
+	case "TIER_2K":
+		return 2000, false, true
+	case "TIER_10K":
+		return 10_000, false, true
+	case "TIER_100K":
+		return 100_000, false, true
+	case "TIER_UNLIMITED":
+		return 0, true, true
+	}
+	n, err := strconv.Atoi(tier)
+	switch {
+	case err != nil || n == 0 || n < -1 || n > 1_000_000_000:
+		return 0, false, false
+	case n == -1:
+		return 0, true, true
+	}
+	return n, false, true
+}
+
+// TemplateNotice is a change of field message_template_status_update.
+type TemplateNotice struct {
+	Event    string // APPROVED, PAUSED, DISABLED …
+	Name     string
+	Language string
+	Title    string // of other_info: FIRST_PAUSE, SECOND_PAUSE, RATE_LIMITING_PAUSE, UNPAUSE …
+}
+
+// TemplateStatus reads a message_template_status_update.
+func TemplateStatus(c Change) (TemplateNotice, bool) {
+	if c.Field != "message_template_status_update" {
+		return TemplateNotice{}, false
+	}
+	n := TemplateNotice{
+		Event: clipped(member(c.Value, "event"), maxWord), Name: clipped(member(c.Value, "message_template_name"), 512),
+		Language: clipped(member(c.Value, "message_template_language"), maxWord), Title: clipped(member(member(c.Value, "other_info"), "title"), maxWord),
+	}
+	return n, n.Event != "" && n.Name != ""
+}
+
+// Preference is what a user wants to get or no longer.
+type Preference struct {
+	WAID     string
+	Category string // marketing_messages
+	Stop     bool   // else resume
+	At       time.Time
+}
+
+// UserPreferences reads a user_preferences notice; what is neither stop nor
+// resume is left out.
+func UserPreferences(c Change) []Preference {
+	if c.Field != "user_preferences" {
+		return nil
+	}
+	var all []Preference
+	elements(member(c.Value, "user_preferences"), func(b []byte) bool {
+		id, _ := textOrNumber(member(b, "wa_id"))
+		value := strings.ToLower(clipped(member(b, "value"), maxWord))
+		if id != "" && (value == "stop" || value == "resume") {
+			all = append(all, Preference{clip(id, maxRecipient), clipped(member(b, "category"), maxWord), value == "stop", moment(member(b, "timestamp"))})
+		}
+		return len(all) < maxPreferences
+	})
+	return all
+}
+
+// AccountNotice is a change of field account_update.
+type AccountNotice struct {
+	Event    string // DISABLED_UPDATE, ACCOUNT_DELETED, ACCOUNT_VIOLATION …
+	BanState string // DISABLE, REINSTATE, SCHEDULE_FOR_DISABLE; of DISABLED_UPDATE
+}
+
+// AccountUpdate reads an account_update.
+func AccountUpdate(c Change) (AccountNotice, bool) {
+	if c.Field != "account_update" {
+		return AccountNotice{}, false
+	}
+	n := AccountNotice{clipped(member(c.Value, "event"), maxWord), clipped(member(member(c.Value, "ban_info"), "waba_ban_state"), maxWord)}
+	return n, n.Event != ""
+}

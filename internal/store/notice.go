@@ -1,0 +1,103 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Throttle is where a scope's pause of the source throttle stands.
+type Throttle struct {
+	Level int
+	Code  int
+	// Until is the end; nil with Endless, and where there is none.
+	Until   *time.Time
+	Endless bool
+	// Now is the database's time at the reading.
+	Now time.Time
+}
+
+// throttleSource marks the pauses that Meta's answers and notices set.
+const throttleSource = "throttle"
+
+// LockThrottle reads the throttle pause of a scope and keeps others from changing it until the transaction ends.
+func (s *Store) LockThrottle(ctx context.Context, tx pgx.Tx, scope, value string) (t Throttle, err error) {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(734987103, hashtext($1::text || ':' || $2::text))`, scope, value); err != nil {
+		return t, fmt.Errorf("locking the pause of %s %s: %w", scope, value, err)
+	}
+	err = tx.QueryRow(ctx, `
+		SELECT p.level, coalesce(p.code, 0), p.until, p.until IS NULL, clock_timestamp() FROM pauses p
+		WHERE p.scope = $1::text AND p.value = $2::text AND p.source = $3::text`, scope, value, throttleSource).Scan(&t.Level, &t.Code, &t.Until, &t.Endless, &t.Now)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&t.Now)
+	}
+	if err != nil {
+		return t, fmt.Errorf("reading the pause of %s %s: %w", scope, value, err)
+	}
+	return t, nil
+}
+
+// PutThrottle keeps a pause that a notice of Meta asks for. Until zero means until it is lifted.
+func (s *Store) PutThrottle(ctx context.Context, tx pgx.Tx, p Pause) error {
+	return throttled(ctx, tx, p)
+}
+
+// LiftThrottles ends the pauses that answers or notices of Meta set by one of the codes.
+func (s *Store) LiftThrottles(ctx context.Context, tx pgx.Tx, scope string, values []string, codes []int32) (int64, error) {
+	tag, err := tx.Exec(ctx, `DELETE FROM pauses WHERE scope = $1::text AND value = ANY($2::text[]) AND source = $3::text AND code = ANY($4::integer[])`,
+		scope, values, throttleSource, codes)
+	if err != nil {
+		return 0, fmt.Errorf("lifting throttles of %s: %w", scope, err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// LiftTemplate ends the pauses that answers or notices of Meta set on a template, in the named language or in all of them.
+func (s *Store) LiftTemplate(ctx context.Context, tx pgx.Tx, wabaID, name, language string) (int64, error) {
+	tag, err := tx.Exec(ctx, `
+		DELETE FROM pauses WHERE scope = 'template' AND source = $1::text
+		  AND (value = $2::text || ':' || $3::text OR value = $2::text || ':' || $3::text || '/' || $4::text
+		       OR ($4::text = '' AND starts_with(value, $2::text || ':' || $3::text || '/')))`, throttleSource, wabaID, name, language)
+	if err != nil {
+		return 0, fmt.Errorf("lifting the pauses of a template of WABA %s: %w", wabaID, err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// PhonesByDisplay gives the phone number ids of a WABA whose display number has these digits.
+func (s *Store) PhonesByDisplay(ctx context.Context, tx pgx.Tx, wabaID, digits string) ([]string, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT phone_number_id FROM phone_numbers
+		WHERE waba_id = $1::text AND regexp_replace(display_phone_number, '[^0-9]', '', 'g') = $2::text`, wabaID, digits)
+	if err != nil {
+		return nil, fmt.Errorf("looking for a phone number of WABA %s: %w", wabaID, err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// AppOf gives the app of a WABA, and the WABA of a phone number where waba is empty; "" where there is none.
+func (s *Store) AppOf(ctx context.Context, tx pgx.Tx, wabaID, phoneNumberID string) (waba, app string, err error) {
+	err = tx.QueryRow(ctx, `
+		SELECT w.waba_id, coalesce(w.app_id, '') FROM wabas w
+		WHERE w.waba_id = coalesce(nullif($1::text, ''), (SELECT waba_id FROM phone_numbers WHERE phone_number_id = $2::text))`,
+		wabaID, phoneNumberID).Scan(&waba, &app)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return wabaID, "", nil
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("looking for the app of WABA %s: %w", wabaID, err)
+	}
+	return waba, app, nil
+}
+
+// DropSuppression removes a suppression and says whether there was one.
+func (s *Store) DropSuppression(ctx context.Context, tx pgx.Tx, wabaID, user, category string) (bool, error) {
+	tag, err := tx.Exec(ctx, `DELETE FROM suppressions WHERE waba_id = $1::text AND wa_id = $2::text AND category = $3::text`, wabaID, user, category)
+	if err != nil {
+		return false, fmt.Errorf("removing a suppression of WABA %s: %w", wabaID, err)
+	}
+	return tag.RowsAffected() > 0, nil
+}

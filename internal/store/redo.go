@@ -1,0 +1,130 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"wagate/internal/message"
+)
+
+// Failure is a message that a webhook says has failed, as it stood before, and the error.
+type Failure struct {
+	ID               uuid.UUID
+	PhoneNumberID    string
+	WABAID           string
+	Recipient        string
+	User             string // its key: the wa_id where it is known, else the digits
+	Category         string
+	TemplateName     string
+	TemplateLanguage string
+	Priority         int
+	// FlowBody is the body of an interactive message, where it may name a flow; nil for all others.
+	FlowBody []byte
+	// ByLink says that Meta fetches the message's media from an address.
+	ByLink    bool
+	Redos     int
+	Throttles int
+	Retries   int
+	ExpiresAt *time.Time
+	Error     StatusError
+	// At is when Meta says that it failed.
+	At  time.Time
+	try int
+}
+
+// Redo is a message that is sent again after a failure.
+type Redo struct {
+	Failure
+	// Wait is how long it waits at least.
+	Wait time.Duration
+}
+
+// decideFailures asks, for each message that fails by the set, whether it is sent again.
+func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*statusChange, decide func(Failure) (bool, time.Duration), applied *Applied) error {
+	ids := make([]uuid.UUID, len(failing))
+	for i, c := range failing {
+		ids[i] = c.id
+	}
+	lo, hi := bounds(ids)
+	rows, err := tx.Query(ctx, `
+		SELECT m.id, m.phone_number_id, m.waba_id, m.recipient, coalesce(n.wa_id, k.key), coalesce(m.category, ''), coalesce(m.template_name, ''),
+		       coalesce(m.template_language, ''), m.priority, CASE WHEN m.type = 'interactive' THEN m.body END,
+		       m.type NOT IN ('text', 'reaction', 'location', 'contacts') AND position('"link":"'::bytea IN coalesce(m.body, ''::bytea)) > 0,
+		       m.redos, m.throttles, m.retries, m.expires_at
+		FROM messages m CROSS JOIN LATERAL (SELECT `+userKey+` AS key) k LEFT JOIN wa_ids n ON n.input = k.key
+		WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid`, ids, lo, hi)
+	if err != nil {
+		return fmt.Errorf("reading %d messages that failed: %w", len(ids), err)
+	}
+	found := make(map[uuid.UUID]Failure, len(ids))
+	var f Failure
+	_, err = pgx.ForEachRow(rows, []any{&f.ID, &f.PhoneNumberID, &f.WABAID, &f.Recipient, &f.User, &f.Category, &f.TemplateName, &f.TemplateLanguage,
+		&f.Priority, &f.FlowBody, &f.ByLink, &f.Redos, &f.Throttles, &f.Retries, &f.ExpiresAt}, func() error {
+		found[f.ID] = f
+		f = Failure{}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("reading %d messages that failed: %w", len(ids), err)
+	}
+	for _, c := range failing {
+		f := found[c.id]
+		f.Error, f.At, f.try = *c.failure, c.failing.At, c.row.try
+		again, wait := false, time.Duration(0)
+		if decide != nil && c.open() {
+			again, wait = decide(f)
+		}
+		switch {
+		case !again:
+		case c.row.status == message.Sending:
+			// The answer to the try is still to be recorded, and would take the message for accepted.
+			c.early = true
+			continue
+		default:
+			c.redo = true
+			c.status, c.failed, c.settled = message.Queued, false, true
+			delete(c.at, message.Failed)
+			applied.Redos = append(applied.Redos, Redo{f, wait})
+		}
+		applied.Failures = append(applied.Failures, f)
+	}
+	return nil
+}
+
+// open says that the message's newest try is what failed: it had not ended otherwise before.
+func (c *statusChange) open() bool {
+	switch c.row.status {
+	case message.Sending, message.Unknown, message.Accepted, message.Sent:
+		return true
+	default:
+		return false
+	}
+}
+
+// recordRedos marks the messages that wait again, and says so in their logs.
+func (s *Store) recordRedos(ctx context.Context, tx pgx.Tx, redos []Redo) error {
+	if len(redos) == 0 {
+		return nil
+	}
+	ids := make([]uuid.UUID, len(redos))
+	events := make([]Event, len(redos))
+	now := time.Now()
+	for i, r := range redos {
+		ids[i] = r.ID
+		events[i] = Event{MessageID: r.ID, Kind: "redo", Try: r.try, At: now, Detail: map[string]any{
+			"code": r.Error.Code, "title": r.Error.Title, "wait_seconds": r.Wait.Seconds(),
+		}}
+	}
+	lo, hi := bounds(ids)
+	_, err := tx.Exec(ctx, `
+		UPDATE messages SET redos = redos + 1, failed_try = try, wamid = NULL, accepted_at = NULL, sent_at = NULL, failed_at = NULL
+		WHERE id = ANY($1::uuid[]) AND id BETWEEN $2::uuid AND $3::uuid`, ids, lo, hi)
+	if err != nil {
+		return fmt.Errorf("letting %d failed messages wait again: %w", len(ids), err)
+	}
+	return s.InsertEvents(ctx, tx, events)
+}
