@@ -1,4 +1,4 @@
-# One image with every binary; the command chooses: gateway, worker, simulator.
+# One image with every binary; the command chooses: gateway, worker, simulator, gatewayctl.
 # Needs BuildKit (DOCKER_BUILDKIT=1 with Docker older than 23). A vendor/ folder in the context is used when there is
 # one, so that the image can be built where no module proxy is in reach.
 FROM golang:1.26-bookworm AS build

@@ -6,9 +6,10 @@ import (
 	"net/http"
 )
 
+const maxRules = 1000
+
+// ByAnswer and ByWebhook say how a rule's error reaches the client.
 const (
-	maxRules = 1000
-	// ByAnswer and ByWebhook say how a rule's error reaches the client.
 	ByAnswer  = "answer"
 	ByWebhook = "webhook"
 )
