@@ -76,6 +76,13 @@ func workersUnderOneApp(b *testing.B, n int) {
 	for _, times := range by {
 		total += len(times)
 	}
+	perSecond := make([]int, int(end.Sub(start).Seconds())+1)
+	for _, times := range by {
+		for _, at := range times {
+			perSecond[int(at.Seconds())]++
+		}
+	}
+	b.Logf("messages by second: %v", perSecond)
 	for _, r := range c.sim.Refusals(0, 20) {
 		b.Logf("refused at %v by the limit of %s %s", time.Duration(r.AtMS)*time.Millisecond-startElapsed, r.Scope, r.ID)
 	}

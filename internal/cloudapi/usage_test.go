@@ -61,3 +61,36 @@ func TestRetryAfter(t *testing.T) {
 		}
 	}
 }
+
+func TestUsage(t *testing.T) {
+	const business = `{"7001":[{"type":"whatsapp_business_management","call_count":99,"total_cputime":99,"total_time":99},{"type":"whatsapp","call_count":12,"total_cputime":"34.5","total_time":7}],` +
+		`"900":[{"type":"whatsapp","call_count":88}]}`
+	for _, c := range []struct {
+		name, app, business, id string
+		wantApp, wantWABA       float64
+	}{
+		{"absent", "", "", "7001", 0, 0},
+		{"app", `{"call_count":28,"total_cputime":25,"total_time":31}`, "", "7001", 31, 0},
+		{"WABA, sending alone", "", business, "7001", 0, 34.5},
+		{"both", `{"call_count":100}`, business, "7001", 100, 34.5},
+		{"under the business id", "", business, "7002", 0, 88},
+		{"management calls alone", "", `{"7001":[{"type":"whatsapp_business_management","call_count":99}]}`, "7001", 0, 0},
+		{"several of one type", "", `{"7001":[{"type":"whatsapp","call_count":1},{"type":"whatsapp","total_time":3}]}`, "7001", 0, 3},
+		{"bounded", `{"call_count":1e300}`, `{"7001":[{"type":"whatsapp","call_count":1e300}]}`, "7001", 1000, 1000},
+		{"negative, words, infinite", `{"call_count":-1,"total_cputime":"many","total_time":"NaN"}`, `{"7001":[{"type":"whatsapp","call_count":null}]}`, "7001", 0, 0},
+		{"no JSON", `{"call_count":5`, `{"7001":[{"type":"whatsapp","call_count":5}`, "7001", 0, 0},
+		{"other shapes", `[5]`, `{"7001":{"type":"whatsapp","call_count":5}}`, "7001", 0, 0},
+		{"too long", `{"call_count":5,"x":"` + strings.Repeat("x", maxUsageHeader) + `"}`, "", "7001", 0, 0},
+	} {
+		h := http.Header{}
+		if c.app != "" {
+			h.Set("x-app-usage", c.app)
+		}
+		if c.business != "" {
+			h.Set("x-business-use-case-usage", c.business)
+		}
+		if app, waba := Usage(h, c.id); app != c.wantApp || waba != c.wantWABA {
+			t.Errorf("%s: %v, %v, want %v, %v", c.name, app, waba, c.wantApp, c.wantWABA)
+		}
+	}
+}

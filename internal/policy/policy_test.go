@@ -1,8 +1,11 @@
 package policy
 
 import (
+	"math/rand/v2"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"wagate/internal/cloudapi"
 )
@@ -281,6 +284,17 @@ func TestBounds(t *testing.T) {
 		{"dropped with its paused template", Input{Code: 132015, Webhook: true, ExpiresAt: &late}, Again},
 		{"dropped with its paused template, too late", Input{Code: 132015, Webhook: true, ExpiresAt: &soon}, Fail},
 		{"dropped twice", Input{Code: 132015, Webhook: true, Redos: 1}, Fail},
+		{"cap on marketing, by answer, for the last time", Input{Code: 131049, HTTPStatus: 400, Retries: 3}, Fail},
+		{"retries by answer are no redos", Input{Code: 131049, Webhook: true, Retries: 3}, Again},
+		{"template still syncing, a second time", Input{Code: 134101, HTTPStatus: 400, Retries: 1}, Fail},
+		{"call permission, too late", Input{Code: 138009, HTTPStatus: 400, ExpiresAt: &soon}, Fail},
+		{"media by link, redone before", Input{Code: 131014, HTTPStatus: 400, ByLink: true, Redos: 1}, Fail},
+		{"a throttle by answer is never too late: the message expires by itself", Input{Code: 131048, HTTPStatus: 400, ExpiresAt: &soon, Throttles: 50, Retries: 50, Redos: 50}, Again},
+		{"a held message by answer", Input{Code: 132015, HTTPStatus: 400, Category: "authentication", Throttles: 9}, Again},
+		{"the spam limit, by webhook, too late", Input{Code: 131048, Webhook: true, ExpiresAt: &soon}, Fail},
+		{"a webhook has no status", Input{Code: 100, Webhook: true, HTTPStatus: 429}, Fail},
+		{"a token with 429", Input{Code: 190, HTTPStatus: 429}, Fail},
+		{"bad parameter with 429", Input{Code: 100, HTTPStatus: 429}, Again},
 		{"a code nobody knows, refused", Input{Code: 987654, HTTPStatus: 400}, Fail},
 		{"a code nobody knows, with 500", Input{Code: 987654, HTTPStatus: 500}, Unknown},
 		{"a code nobody knows, by webhook", Input{Code: 987654, Webhook: true}, Fail},
@@ -290,6 +304,15 @@ func TestBounds(t *testing.T) {
 		if re := React(c.in); re.Message != c.want {
 			t.Errorf("%s: %s, want %s", c.name, re.Message, c.want)
 		}
+	}
+	if re := React(Input{Code: 131049, Webhook: true, Redos: 3, Now: now}); re.Suppress != 24*time.Hour {
+		t.Errorf("a message that is given up leaves its recipient alone for %v", re.Suppress)
+	}
+	if re := React(Input{Code: 987654, HTTPStatus: 429, Now: now}); re.Known || !re.Free || re.Scope != cloudapi.ScopePhone || re.Pause == nil || *re.Pause != (Pause{Base: time.Second, Limit: time.Minute}) {
+		t.Errorf("429 with a code nobody knows: %+v, pause %+v", re, re.Pause)
+	}
+	if re := React(Input{Code: 131056, Webhook: true, Throttles: 1, Redos: 1, Now: now}); re.Wait != 16*time.Second {
+		t.Errorf("pair limit by webhook, the third time: %v", re.Wait)
 	}
 	for n, seconds := range []int{1, 4, 16, 64, 256, 256} {
 		if re := React(Input{Code: 131056, HTTPStatus: 400, Throttles: n, Now: now}); re.Wait != time.Duration(seconds)*time.Second {
@@ -319,4 +342,39 @@ func TestDelay(t *testing.T) {
 	if got := (Pause{Base: time.Hour, Limit: 24 * time.Hour}).Delay(9, 0, 2*time.Hour, most); got != 2*time.Hour {
 		t.Errorf("bounded by a setting: %v", got)
 	}
+	if got := (Pause{Base: time.Second, Limit: time.Minute}).Delay(0, time.Hour, time.Minute, most); got != time.Hour {
+		t.Errorf("a setting shortens what Meta asks for: %v", got)
+	}
+	paused := Pause{Base: 3 * time.Hour, Limit: 6 * time.Hour, Least: 3 * time.Hour}
+	if got := paused.Delay(0, 0, 0, least); got != 3*time.Hour {
+		t.Errorf("shorter than the least: %v", got)
+	}
+	if got := paused.Delay(5, 0, 0, most); got != 6*time.Hour {
+		t.Errorf("longer than the limit: %v", got)
+	}
+	if got := paused.Delay(0, 0, time.Minute, least); got != time.Minute {
+		t.Errorf("the least outgrows a setting: %v", got)
+	}
+	if got := (Pause{UntilLifted: true}).Delay(3, time.Second, 0, rand.Int64N); got != time.Second {
+		t.Errorf("until lifted: %v", got)
+	}
+}
+
+func TestDelayStaysWithinItsBounds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		base := time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "base"))
+		p := Pause{Base: base, Limit: base + time.Duration(rapid.Int64Range(0, int64(24*time.Hour)).Draw(t, "more"))}
+		lower := time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "lower"))
+		upper := time.Duration(rapid.Int64Range(0, int64(48*time.Hour)).Draw(t, "upper"))
+		level := rapid.IntRange(-1, 200).Draw(t, "level")
+		got := p.Delay(level, lower, upper, func(n int64) int64 { return rapid.Int64Range(0, n-1).Draw(t, "r") })
+		switch {
+		case got < lower:
+			t.Fatalf("%v is under %v", got, lower)
+		case upper > 0 && got > max(upper, lower):
+			t.Fatalf("%v is over %v", got, upper)
+		case upper == 0 && got < base/20, got > max(p.Limit, lower):
+			t.Fatalf("%v of %+v", got, p)
+		}
+	})
 }

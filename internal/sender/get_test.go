@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 
 	"wagate/internal/cloudapi"
@@ -17,6 +18,8 @@ func TestGet(t *testing.T) {
 		case r.Header.Get("Authorization") != "Bearer token":
 			w.WriteHeader(http.StatusUnauthorized)
 			_, _ = w.Write([]byte(graphBody(190)))
+		case r.URL.Path == "/v23.0/300":
+			_, _ = w.Write(make([]byte, maxAnswer+1))
 		case r.Method != http.MethodGet || r.URL.Path != "/v23.0/100/phone_numbers" || r.URL.Query().Get("fields") != "id,status":
 			w.WriteHeader(http.StatusNotFound)
 		default:
@@ -39,6 +42,9 @@ func TestGet(t *testing.T) {
 	}
 	if _, err := s.Get(t.Context(), "200", nil, "token"); err == nil {
 		t.Error("404 is no error")
+	}
+	if _, err := s.Get(t.Context(), "300", nil, "token"); err == nil || !strings.Contains(err.Error(), "too long") {
+		t.Errorf("an answer over 1 MiB: %v", err)
 	}
 	for _, path := range []string{"", "/100", "100/../200", "100?x=y", "100 200", "1%2f"} {
 		if _, err := s.Get(t.Context(), path, nil, "token"); !errors.Is(err, errBadPath) {

@@ -144,6 +144,18 @@ func TestClassifyAccepted(t *testing.T) {
 	}
 }
 
+func TestClassifyReadsUsage(t *testing.T) {
+	h := http.Header{}
+	h.Set("X-App-Usage", `{"call_count":41,"total_cputime":3,"total_time":7}`)
+	h.Set("X-Business-Use-Case-Usage", `{"7001":[{"type":"whatsapp","call_count":62,"estimated_time_to_regain_access":5}]}`)
+	for status, body := range map[int]string{200: okAnswer, 400: graphBody(130429), 502: "<html>"} {
+		out := classify(status, h, []byte(body), "7001", time.Time{})
+		if out.AppUsage != 41 || out.WABAUsage != 62 || out.Wait != 0 {
+			t.Errorf("status %d: %v, %v, wait %v", status, out.AppUsage, out.WABAUsage, out.Wait)
+		}
+	}
+}
+
 func TestKindWords(t *testing.T) {
 	seen := map[string]bool{}
 	for k := Accepted; k <= NotBegun; k++ {
