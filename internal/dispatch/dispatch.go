@@ -176,6 +176,7 @@ type lane struct {
 
 	posts    posts
 	running  atomic.Int64
+	draining atomic.Bool  // it is being closed
 	lastWork atomic.Int64 // Unix nanoseconds
 	latency  atomic.Int64 // moving average of a POST, nanoseconds
 

@@ -352,6 +352,7 @@ func (d *Dispatcher) closeLanes(ctx context.Context, now time.Time) {
 	for _, ln := range closing {
 		if ln.state == laneOpen {
 			d.setState(ln, laneClosing)
+			ln.draining.Store(true)
 			ln.waba.line.Shut(ln.phone)
 			ln.nextTry = now
 		} else if ln.running.Load() > 0 && now.Before(ln.nextTry) {
@@ -365,6 +366,7 @@ func (d *Dispatcher) closeLanes(ctx context.Context, now time.Time) {
 			continue
 		}
 		d.setState(ln, laneClosed)
+		ln.draining.Store(false)
 	}
 }
 

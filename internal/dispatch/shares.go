@@ -114,14 +114,16 @@ func (d *Dispatcher) demand(w *waba, used map[string]usage, now time.Time) float
 	slots := w.slots.Load()
 	before := used[w.id]
 	used[w.id] = usage{slots, now}
-	busy, all := false, 0.0
+	// One that was just taken up goes on as it did with its owner of before, until its lanes are full.
+	fresh := now.Sub(w.since) < freshFor
+	busy, all := fresh, 0.0
 	for _, ln := range w.lanes {
-		if ln.state != laneOpen {
+		if ln.state != laneOpen && !fresh {
 			continue
 		}
 		running := ln.running.Load()
 		busy = busy || (running > 0 && running*2 >= int64(ln.workers))
-		if running > 0 {
+		if running > 0 || fresh {
 			if ln.limit.PerSecond <= 0 {
 				all += unlimitedDemand
 			} else {
@@ -143,6 +145,9 @@ func (d *Dispatcher) demand(w *waba, used map[string]usage, now time.Time) float
 	}
 	return min(all, 2*float64(slots-before.slots)/max(now.Sub(before.at).Seconds(), 0.1)+1)
 }
+
+// freshFor is how long a WABA that was just taken up asks for all it could use.
+const freshFor = 2 * time.Second
 
 // unlimitedDemand stands for what a phone number without a limit could send a second.
 const unlimitedDemand = 1000

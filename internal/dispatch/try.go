@@ -31,7 +31,9 @@ func (d *Dispatcher) Handle(ctx context.Context, job queue.Job) queue.Verdict {
 	d.setActive(job.ID, true)
 	defer func() {
 		d.setActive(job.ID, false)
-		ln.running.Add(-1)
+		if ln.running.Add(-1) == 0 && ln.draining.Load() {
+			d.poke() // it can be closed now, and its WABA handed over
+		}
 	}()
 
 	msg, err := d.loads.Do(ctx, job.MessageID)
