@@ -30,6 +30,9 @@ type Config struct {
 	Max int
 	// Linger is how long a set waits for company once it has its first item; default 0: take what is there.
 	Linger time.Duration
+	// Every is the least time from one flush of a flusher to its next: under a steady trickle a set gathers meanwhile, and
+	// after a quiet time the first item waits for nobody. Default 0.
+	Every time.Duration
 	// Flushers is how many sets may be under way at once; default 1.
 	Flushers int
 	// Waiting is how many items may wait; beyond it Do waits for room. Default 4 × Max.
@@ -120,15 +123,25 @@ func (g *Group[In, Out]) Close() {
 }
 
 func (g *Group[In, Out]) run() {
+	var last time.Time // when its last flush began
+	next := func(it *item[In, Out]) {
+		linger := g.cfg.Linger
+		if g.cfg.Every > 0 {
+			linger = max(linger, time.Until(last.Add(g.cfg.Every)))
+		}
+		set := g.gather(it, linger)
+		last = time.Now()
+		g.handle(set)
+	}
 	for {
 		select {
 		case it := <-g.in:
-			g.handle(g.gather(it))
+			next(it)
 		case <-g.closed:
 			for {
 				select {
 				case it := <-g.in:
-					g.handle(g.gather(it))
+					next(it)
 				default:
 					return
 				}
@@ -138,7 +151,7 @@ func (g *Group[In, Out]) run() {
 }
 
 // gather takes what waits, up to Max, after lingering for company.
-func (g *Group[In, Out]) gather(first *item[In, Out]) []*item[In, Out] {
+func (g *Group[In, Out]) gather(first *item[In, Out], wait time.Duration) []*item[In, Out] {
 	set := make([]*item[In, Out], 0, 16)
 	add := func(it *item[In, Out]) {
 		if it.state.CompareAndSwap(waiting, taken) {
@@ -147,8 +160,8 @@ func (g *Group[In, Out]) gather(first *item[In, Out]) []*item[In, Out] {
 	}
 	add(first)
 	var linger <-chan time.Time
-	if g.cfg.Linger > 0 {
-		t := time.NewTimer(g.cfg.Linger)
+	if wait > 0 {
+		t := time.NewTimer(wait)
 		defer t.Stop()
 		linger = t.C
 	}

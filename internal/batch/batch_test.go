@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -40,6 +41,38 @@ func TestEachCallerGetsItsOwnResult(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// Under a steady trickle flushes keep their distance, and after a quiet time the first item waits for nobody.
+func TestEvery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const every = 10 * time.Millisecond
+		start := time.Now()
+		var begun []time.Duration
+		g := batch.New(batch.Config{Every: every}, func(ctx context.Context, in []int) ([]batch.Result[string], error) {
+			begun = append(begun, time.Since(start))
+			return echo(ctx, in)
+		})
+		var wg sync.WaitGroup
+		for n := range 50 {
+			wg.Go(func() { _, _ = g.Do(t.Context(), n) })
+			time.Sleep(time.Millisecond) //nolint:forbidigo // in a synctest bubble
+		}
+		wg.Wait()
+		time.Sleep(time.Second) //nolint:forbidigo // in a synctest bubble
+		if _, err := g.Do(t.Context(), 1); err != nil {
+			t.Error(err)
+		}
+		g.Close()
+		for i := 1; i < len(begun); i++ {
+			if d := begun[i] - begun[i-1]; d < every {
+				t.Errorf("flush %d came %v after the one before", i, d)
+			}
+		}
+		if n := len(begun); n < 5 || n > 7 || begun[0] != 0 || begun[n-1] < time.Second || begun[n-1] > time.Second+every*10 {
+			t.Errorf("flushes at %v", begun)
+		}
+	})
 }
 
 func TestSetsGatherWhileAFlushRuns(t *testing.T) {

@@ -36,7 +36,7 @@ type Config struct {
 	UnknownAfter time.Duration
 	// Retries bounds the tries of a message that ended with proof that nothing was accepted; preset 8. Throttles do not count.
 	Retries int
-	// Lead is how long before its slot a try is marked at most; preset 400 ms.
+	// Lead is how long before its slot a try is marked at most; preset 250 ms.
 	Lead time.Duration
 	// Late is how long after its slot a POST may still begin; preset 25 ms. Half of it under an app's limit.
 	Late time.Duration
@@ -197,7 +197,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		}
 	}
 	preset(&cfg.UnknownAfter, time.Minute)
-	preset(&cfg.Lead, 400*time.Millisecond)
+	preset(&cfg.Lead, 250*time.Millisecond)
 	preset(&cfg.Late, 25*time.Millisecond)
 	preset(&cfg.PostTimeout, 30*time.Second)
 	preset(&cfg.IdleClose, 30*time.Second)
@@ -216,9 +216,10 @@ func New(cfg Config) (*Dispatcher, error) {
 		tokenless: map[string]struct{}{}, counted: map[string]countedLane{},
 	}
 	d.selection.Store(&selection{})
-	d.loads = batch.New(batch.Config{Max: 500, Flushers: 2}, d.load)
-	d.marks = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond}, d.mark)
-	d.ends = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond}, d.recordEndings)
+	// Many slow lanes are a steady trickle: gathered for some milliseconds it costs the database a fraction.
+	d.loads = batch.New(batch.Config{Max: 500, Flushers: 2, Every: 10 * time.Millisecond}, d.load)
+	d.marks = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond, Every: 10 * time.Millisecond}, d.mark)
+	d.ends = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond, Every: 10 * time.Millisecond}, d.recordEndings)
 	d.reopens = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.recordReopenings)
 	d.reserves = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.reserve)
 	return d, nil

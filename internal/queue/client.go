@@ -151,7 +151,7 @@ func (c *Client) Stop(ctx context.Context) error {
 
 const (
 	fetchCooldownMin = 2 * time.Millisecond
-	fetchCooldownMax = 100 * time.Millisecond
+	fetchCooldownMax = 200 * time.Millisecond
 )
 
 // OpenLane starts to claim a lane's jobs, at most workers at a time. perSecond is the rate the lane can send at, 0 for
@@ -159,8 +159,9 @@ const (
 func (c *Client) OpenLane(phoneNumberID string, workers int, perSecond float64) error {
 	cooldown := fetchCooldownMin
 	if perSecond > 0 {
-		// An eighth of the time in which the lane works off what it may claim.
-		cooldown = time.Duration(float64(workers) / perSecond / 8 * float64(time.Second))
+		// A third of the time in which the lane works off what it may claim: a slow lane that asks after every job would
+		// cost a statement a message.
+		cooldown = time.Duration(float64(workers) / perSecond / 3 * float64(time.Second))
 	}
 	err := c.river.Queues().Add(Lane(phoneNumberID), river.QueueConfig{
 		MaxWorkers: workers, FetchCooldown: min(max(cooldown, fetchCooldownMin), fetchCooldownMax), FetchPollInterval: time.Second,
