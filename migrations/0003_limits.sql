@@ -43,7 +43,7 @@ CREATE TABLE holds (
     since           timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX holds_due ON holds (waba_id, until);
-CREATE INDEX holds_cause ON holds (waba_id, kind, value);
+CREATE INDEX holds_cause ON holds (waba_id, kind, value, phone_number_id, message_id);
 COMMENT ON TABLE holds IS 'Messages that wait for something of their own and have no job meanwhile: the row becomes one again when the wait is over.';
 COMMENT ON COLUMN holds.kind IS 'pair, ordering, window, recipients (of a portfolio), recipient (marketing to one), template, flow, tag, key, priority.';
 COMMENT ON COLUMN holds.value IS 'What it waits for, by kind: the ordering key, the value of the pause, the portfolio.';

@@ -58,7 +58,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 		}
 	}
 	receiver := webhook.New(webhook.Deps{
-		Store: st, Jobs: jobs, VerifyToken: cfg.WebhookVerifyToken.Value(), Logger: logger, Registerer: registry,
+		Store: st, Jobs: jobs, BackoffMax: cfg.BackoffMax, VerifyToken: cfg.WebhookVerifyToken.Value(), Logger: logger, Registerer: registry,
 		Secrets: func(ctx context.Context) ([]webhook.AppSecret, error) { return appSecrets(ctx, st, sealer, logger) },
 	})
 	accept := intake.New(st, jobs, logger, registry, time.Now)
@@ -178,7 +178,7 @@ func RunGateway(ctx context.Context, lookup func(string) (string, bool), logTo i
 			return err
 		}
 	}
-	pool, err := connect(ctx, cfg, logger)
+	pool, err := connect(ctx, cfg, logger, OpenPool)
 	if err != nil {
 		return err
 	}

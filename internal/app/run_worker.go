@@ -29,7 +29,7 @@ func RunWorker(ctx context.Context, lookup func(string) (string, bool), logTo io
 		return err
 	}
 	logger := NewLogger(logTo, cfg.LogLevel)
-	pool, err := connect(ctx, cfg, logger)
+	pool, err := connect(ctx, cfg, logger, openWorkerPool)
 	if err != nil {
 		return err
 	}
@@ -55,8 +55,10 @@ func RunWorker(ctx context.Context, lookup func(string) (string, bool), logTo io
 }
 
 // connect opens the pool and waits, bounded, until the database answers and its schema is up to date.
-func connect(ctx context.Context, cfg config.Config, logger *slog.Logger) (*pgxpool.Pool, error) {
-	pool, err := OpenPool(ctx, cfg.DatabaseURL.Value(), cfg.PoolSize)
+func connect(
+	ctx context.Context, cfg config.Config, logger *slog.Logger, open func(context.Context, string, int) (*pgxpool.Pool, error),
+) (*pgxpool.Pool, error) {
+	pool, err := open(ctx, cfg.DatabaseURL.Value(), cfg.PoolSize)
 	if err != nil {
 		return nil, err
 	}

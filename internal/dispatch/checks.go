@@ -129,7 +129,7 @@ func (d *Dispatcher) before(ctx context.Context, r *run, now time.Time) (v queue
 	}
 	if delay := r.ln.waba.line.Delay(r.ln.phone, msg.User); delay > pairPatience {
 		d.release(ctx, r)
-		at := r.ln.pairs.next(msg.User, now, delay, time.Duration(r.ln.pairNanos.Load()))
+		at := r.ln.pairs.next(tail{msg.User, r.job.Priority}, now, delay, time.Duration(r.ln.pairNanos.Load()))
 		return d.park(ctx, r, store.HoldPair, msg.User, d.cfg.Owner.DBTime(at)), true
 	}
 	return queue.Verdict{}, false
@@ -168,7 +168,7 @@ func (d *Dispatcher) countRecipient(ctx context.Context, r *run) (queue.Verdict,
 		return d.later(ctx, r.job, err), true
 	case !grant.OK:
 		// Spread, so that a long queue does not come back all at once for the one place that is free then.
-		spread := min(time.Duration(r.ln.waba.crowd.Add(1))*10*time.Millisecond, maxCrowdSpread)
+		spread := min(time.Duration(max(r.ln.waba.crowd.Add(1), 1))*10*time.Millisecond, maxCrowdSpread)
 		return d.park(ctx, r, store.HoldRecipients, p.id, grant.FreeAt.Add(rand.N(spread))), true //nolint:gosec // jitter, no secret
 	case grant.New:
 		want.At = grant.At

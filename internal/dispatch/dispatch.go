@@ -68,6 +68,8 @@ type Dispatcher struct {
 	reserves *batch.Group[store.RecipientWant, store.RecipientGrant]
 
 	kick chan struct{}
+	// ordered says that a message of an ordering key has ended.
+	ordered chan struct{}
 	// lease asks for shares of apps before their time.
 	lease chan struct{}
 	// selection are the pauses of templates, flows, tags, keys and priorities.
@@ -86,7 +88,8 @@ type Dispatcher struct {
 	window    store.Window        // up to it service windows were looked at for ended ones
 	drop      uuid.UUID           // up to it holds were looked at for messages that ended
 	published time.Time
-	counted   map[string]countedLane
+
+	counted map[string]countedLane // of the goroutine that counts
 
 	activeMu sync.Mutex
 	active   map[int64]struct{}
@@ -211,7 +214,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	d := &Dispatcher{
 		cfg: cfg, store: cfg.Store, log: cfg.Logger, jobs: jobs, metrics: newMetrics(cfg.Registerer),
-		kick: make(chan struct{}, 1), lease: make(chan struct{}, 1),
+		kick: make(chan struct{}, 1), lease: make(chan struct{}, 1), ordered: make(chan struct{}, 1),
 		wabas: map[string]*waba{}, lanes: map[string]*lane{}, backoffs: map[scopeKey]*backoff{}, active: map[int64]struct{}{},
 		tokenless: map[string]struct{}{}, counted: map[string]countedLane{},
 	}
@@ -233,6 +236,7 @@ func (d *Dispatcher) Run(ctx context.Context, client *queue.Client) error {
 	defer wg.Wait()
 	wg.Go(func() { d.leaseShares(ctx) })
 	wg.Go(func() { d.countLanes(ctx) })
+	wg.Go(func() { d.followOrdering(ctx) })
 	tick := time.NewTicker(250 * time.Millisecond)
 	defer tick.Stop()
 	var refreshed, swept, settled, swept10 time.Time

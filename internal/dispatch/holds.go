@@ -15,6 +15,10 @@ const (
 	// releaseAtOnce bounds what one statement releases, releaseRounds how many of them one turn of the keeper makes.
 	releaseAtOnce = 1000
 	releaseRounds = 5
+	// releaseFor bounds how long one turn of the keeper releases what pauses held: pauses and limits are looked at between.
+	releaseFor = 200 * time.Millisecond
+	// followEvery is the least time between two looks at the ordering keys of which a message has ended.
+	followEvery = 20 * time.Millisecond
 	// orderingKeysAtOnce bounds the ordering keys of one WABA that are looked at in one turn.
 	orderingKeysAtOnce = 200
 )
@@ -22,15 +26,21 @@ const (
 // pairTails spreads the messages that are held for the pair limit of one recipient: each comes back when its turn is.
 type pairTails struct {
 	mu    sync.Mutex
-	tails map[string]time.Time
+	tails map[tail]time.Time
+}
+
+// tail names the messages that wait behind each other: of one user and one priority.
+type tail struct {
+	user     string
+	priority int
 }
 
 // next gives when the next message of a user is to be looked at again, whose pair limit lets it go in delay.
-func (p *pairTails) next(user string, now time.Time, delay, every time.Duration) time.Time {
+func (p *pairTails) next(of tail, now time.Time, delay, every time.Duration) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.tails == nil {
-		p.tails = map[string]time.Time{}
+		p.tails = map[tail]time.Time{}
 	}
 	if len(p.tails) > 10_000 { // of users whose turn has come
 		for u, at := range p.tails {
@@ -39,8 +49,8 @@ func (p *pairTails) next(user string, now time.Time, delay, every time.Duration)
 			}
 		}
 	}
-	at := latest(now.Add(delay), p.tails[user])
-	p.tails[user] = at.Add(every)
+	at := latest(now.Add(delay), p.tails[of])
+	p.tails[of] = at.Add(every)
 	return at
 }
 
@@ -86,17 +96,17 @@ func (d *Dispatcher) park(ctx context.Context, r *run, kind, value string, until
 }
 
 func (d *Dispatcher) holdFor(r *run, kind, value string, until time.Time) store.Hold {
-	if until.IsZero() || kind != store.HoldPair {
-		return store.Hold{
-			MessageID: r.msg.ID, PhoneNumberID: r.ln.phone, WABAID: r.ln.waba.id, Kind: kind, Value: value, Until: until,
-			Priority: r.msg.Priority, Place: r.job.Place,
-		}
-	}
-	// Its turn has come once already: it does not wait behind the lane again.
-	return store.Hold{
+	h := store.Hold{
 		MessageID: r.msg.ID, PhoneNumberID: r.ln.phone, WABAID: r.ln.waba.id, Kind: kind, Value: value, Until: until,
-		Priority: r.job.Priority, Place: r.job.Place,
+		Priority: r.msg.Priority, Place: r.job.Place,
 	}
+	switch {
+	case kind == store.HoldPair:
+		h.Priority = r.job.Priority // promoted ones stay so: their turn has come once
+	case !until.IsZero():
+		h.Until = until.Add(releaseAhead) // what is released ahead of its time would only be held again
+	}
+	return h
 }
 
 // putBack makes jobs of what was released, each at its place, and wakes their lanes.
@@ -122,9 +132,6 @@ func (d *Dispatcher) putBack(ctx context.Context, tx pgx.Tx, holds []store.Hold)
 
 // releaseDue releases the holds whose time has come.
 func (d *Dispatcher) releaseDue(ctx context.Context) error {
-	if err := d.releaseNext(ctx); err != nil {
-		return err
-	}
 	owned := d.ownedWABAs()
 	if len(owned) == 0 {
 		return nil
@@ -144,6 +151,25 @@ func (d *Dispatcher) releaseDue(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// followOrdering lets the next message of an ordering key go soon after one of it has ended, until ctx ends.
+func (d *Dispatcher) followOrdering(ctx context.Context) {
+	pace := time.NewTicker(followEvery)
+	defer pace.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.ordered:
+		}
+		d.attempt(ctx, "releasing the next of ordering keys", d.releaseNext)
+		select {
+		case <-ctx.Done():
+			return
+		case <-pace.C:
+		}
+	}
 }
 
 // releaseNext releases the next message of the ordering keys of which one has ended here.
@@ -198,11 +224,15 @@ func (d *Dispatcher) releaseCauses(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	start := time.Now()
 	for _, c := range causes {
+		if time.Since(start) > releaseFor {
+			return nil
+		}
 		if d.selection.Load().inForce(c.Kind, c.Value, time.Now()) {
 			continue
 		}
-		for range releaseRounds {
+		for time.Since(start) < releaseFor {
 			n := 0
 			err := d.store.InTx(ctx, func(tx pgx.Tx) error {
 				holds, err := d.store.ReleaseCause(ctx, tx, c, releaseAtOnce)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"wagate/internal/queue"
 	"wagate/internal/store"
 )
 
@@ -51,6 +52,9 @@ func (r *rig) turn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := r.releaseDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.releaseNext(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.releaseOrdered(t.Context()); err != nil {
@@ -112,6 +116,47 @@ func TestPausesOfSomeMessages(t *testing.T) {
 	}
 }
 
+// What a pause of its template held fails when the template is disabled meanwhile.
+func TestAPausedTemplateThatIsDisabled(t *testing.T) {
+	server := newAPI(t, false)
+	server.status, server.answer = 400, graphError(132015)
+	r := newRig(t, newPool(t), "worker-a", server.URL)
+	r.own(t)
+	id := r.accept(t, func(m *store.NewMessage) { m.TemplateName, m.TemplateLanguage = "order", "en_US" })
+	r.run(t, id)
+	value := testWABA + ":order/en_US"
+	r.wantHeld(t, id, "template", value)
+	err := r.store.Throttled(t.Context(), store.Pause{Scope: "template", Value: value, Source: throttleSource, Level: 2, Code: 132016, Reason: "off"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.turn(t)
+	r.run(t, id)
+	if m := read(t, r.pool, id); m.Status != "failed" || m.ErrorCode != 132016 {
+		t.Errorf("%+v, want failed by 132016", m)
+	}
+}
+
+// A job that the next owner was given meanwhile is not held beside it.
+func TestAHoldDoesNotComeBesideAJob(t *testing.T) {
+	r := newRig(t, newPool(t), "worker-a", nowhere)
+	r.own(t)
+	id := r.accept(t, func(m *store.NewMessage) { m.Tags = `{"campaign":"x"}` })
+	if _, _, err := r.store.PutPause(t.Context(), store.KeptPause{Scope: "tag", Value: "campaign", Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	r.reread(t)
+	job := claim(t, r.pool, id, "worker-a")
+	if _, err := r.client.GiveBack(t.Context(), r.pool, []queue.Ref{job.Ref()}); err != nil {
+		t.Fatal(err)
+	}
+	r.Handle(bounded(t), job)
+	if kind, _ := r.heldBy(t, id); kind != "" {
+		t.Errorf("held by %s although it has a job", kind)
+	}
+	wantJobs(t, r.pool, id, "cancelled", "available")
+}
+
 func TestADisabledTemplateFailsWhatWaits(t *testing.T) {
 	server := newAPI(t, false)
 	server.status, server.answer = 400, graphError(132016)
@@ -149,7 +194,7 @@ func TestOrderingKey(t *testing.T) {
 	r.turn(t)
 	r.wantHeld(t, b, "ordering", "chat-17")
 	r.run(t, a)
-	if err := r.releaseDue(t.Context()); err != nil { // its end lets the next one go, and that one only
+	if err := r.releaseNext(t.Context()); err != nil { // its end lets the next one go, and that one only
 		t.Fatal(err)
 	}
 	r.wantBack(t, b)

@@ -309,7 +309,9 @@ func (d *Dispatcher) openLanes(ctx context.Context) error {
 		if err := d.client.OpenLane(ln.phone, workers, rate); err != nil {
 			return err
 		}
+		d.mu.Lock()
 		ln.workers = workers
+		d.mu.Unlock()
 		ln.lastWork.Store(now.UnixNano())
 		d.setState(ln, laneOpen)
 	}

@@ -321,7 +321,7 @@ func TestLevelsGrowAndReset(t *testing.T) {
 	r.succeeded(t.Context(), &run{ln: ln}, time.Now())
 	var source string
 	scan(t, r.pool, &source, `DELETE FROM pauses WHERE source = 'operator' RETURNING source`)
-	if b, n := r.backoffs[phoneKey], r.rows(t, phoneKey); b != nil || n != 0 {
+	if b, n := r.backoffs[phoneKey], r.rows(t, phoneKey); b == nil || b.level != 0 || b.until.After(time.Now()) || n != 0 {
 		t.Fatalf("after a success: %+v, %d rows", b, n)
 	}
 	r.hit(t, ln, phoneKey, time.Minute)

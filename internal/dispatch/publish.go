@@ -36,7 +36,10 @@ type leaving struct {
 func (d *Dispatcher) leaves(r *run) {
 	if r.msg.OrderingKey != "" {
 		r.ln.waba.ordering.ended(r.ln.phone, r.msg.OrderingKey)
-		d.poke()
+		select {
+		case d.ordered <- struct{}{}:
+		default:
+		}
 	}
 	l := &r.ln.left
 	l.mu.Lock()

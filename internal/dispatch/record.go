@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -166,14 +165,13 @@ func (d *Dispatcher) recordReopenings(ctx context.Context, set []reopening) ([]b
 	return eachAlone(ctx, set, func(ctx context.Context, set []reopening) error {
 		var reopens []store.Reopen
 		var back, held []queue.Ref
-		var holds []store.Hold
 		for _, r := range set {
 			if r.reopen != nil {
 				reopens = append(reopens, *r.reopen)
 			}
 			switch {
 			case r.hold != nil:
-				holds, held = append(holds, *r.hold), append(held, r.job.Ref())
+				held = append(held, r.job.Ref())
 			case r.back:
 				back = append(back, r.job.Ref())
 			}
@@ -191,10 +189,17 @@ func (d *Dispatcher) recordReopenings(ctx context.Context, set []reopening) ([]b
 					return err
 				}
 			}
-			if len(holds) > 0 {
-				ended := 0
-				if err := d.store.RecordOutcomes(ctx, tx, nil, func(b *pgx.Batch) { d.client.Complete(b, held, &ended) }); err != nil {
-					return fmt.Errorf("ending %d jobs that are held: %w", len(held), err)
+			if len(held) > 0 {
+				// A job that others were given meanwhile goes on with them: its message is not held beside it.
+				retired, err := d.client.Retire(ctx, tx, held)
+				if err != nil {
+					return err
+				}
+				var holds []store.Hold
+				for _, r := range set {
+					if r.hold != nil && (retired[r.job.ID] || (r.reopen != nil && orphans[r.reopen.ID])) {
+						holds = append(holds, *r.hold)
+					}
 				}
 				if err := d.store.Park(ctx, tx, holds); err != nil {
 					return err

@@ -45,10 +45,10 @@ func (d *Dispatcher) reselect() {
 	d.selection.Store(s)
 }
 
-// inForce says whether a pause is still there.
+// inForce says whether a pause still holds its messages. That of a disabled template does not: they fail.
 func (s *selection) inForce(scope, value string, now time.Time) bool {
 	p, ok := s.pauses[scopeKey{scope, value}]
-	return ok && p.until.After(now)
+	return ok && p.until.After(now) && p.code != codeTemplateDisabled
 }
 
 // of finds a pause that concerns a message, and false when none does. flow gives the flow that the message opens.

@@ -97,7 +97,7 @@ func (d *Dispatcher) leaseOnce(ctx context.Context, used map[string]usage) (less
 		if !g.Limited {
 			w.shareUntil.Store(until.UnixNano())
 			w.line.Update(func(b *limiter.Budget, now time.Time) { b.SetApp(limiter.Limit{}, time.Time{}, now) })
-			continue
+			continue // its settings will say so too
 		}
 		w.line.Update(func(b *limiter.Budget, now time.Time) {
 			b.SetApp(limiter.Limit{PerSecond: g.PerSecond, Burst: 1}, until, now)

@@ -270,16 +270,17 @@ func (d *Dispatcher) succeeded(ctx context.Context, r *run, began time.Time) {
 	}
 	for _, key := range keys {
 		d.mu.RLock()
-		known := d.backoffs[key] != nil
+		known := d.backoffs[key] != nil && d.backoffs[key].level > 0
 		d.mu.RUnlock()
 		if !known {
 			continue
 		}
 		d.mu.Lock()
 		b := d.backoffs[key]
-		over := b != nil && !b.until.After(began)
+		over := b != nil && b.level > 0 && !b.until.After(began)
 		if over {
-			delete(d.backoffs, key)
+			// Not deleted: a list that was read before would bring it back as a new one. The next list removes it.
+			*b = backoff{since: time.Now(), kept: true}
 		}
 		d.mu.Unlock()
 		if !over {
@@ -318,9 +319,9 @@ func (d *Dispatcher) applyPauses(pauses []store.Pause, readAt time.Time) (fresh 
 		if throttled && b.kept && !b.since.After(readAt) && (!known || t.Level > b.level) {
 			fresh = append(fresh, key)
 		}
-		b.level = max(b.level, p.Level)
-		b.code = p.Code
-		b.throttle = b.throttle || throttled
+		if !b.since.After(readAt) {
+			b.level, b.code, b.throttle = max(b.level, p.Level), p.Code, b.throttle || throttled
+		}
 		switch {
 		case !b.kept: // its own row is still to come, or never came
 			b.until = latest(b.until, p.Until)

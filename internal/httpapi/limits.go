@@ -71,6 +71,25 @@ func readState(l store.LaneStat) laneState {
 	if s.Phone.Slowed != nil {
 		s.Phone.Slowed.Code = l.SlowedCode
 	}
+	if s.WABA.Slowed != nil {
+		s.WABA.Slowed.Code = l.WABASlowedCode
+	}
+	return s
+}
+
+// resting fills in what is in force in a lane of which its owner has said nothing for a while, since it rests: the
+// configured limits, but for one that a throttle has lowered.
+func (s laneState) resting(l store.LaneStat, p store.PhoneNumber, w store.WABA) laneState {
+	if l.Fresh {
+		return s
+	}
+	if l.SlowedCode == nil {
+		s.Phone.InForce = p.MessagesPerSecond
+	}
+	if l.WABASlowedCode == nil {
+		s.WABA.InForce = w.MessagesPerSecond
+	}
+	s.WABAHour.InForce = w.MessagesPerHour
 	return s
 }
 
@@ -82,7 +101,8 @@ func some(f *float64) *float64 {
 	return f
 }
 
-// budgetView is one budget: what is configured, and, while its owner says so, what is in force. Null is none, or not known.
+// budgetView is one budget: what is configured, and what is in force. Null is none, or not known: tokens are while the lane
+// rests.
 type budgetView struct {
 	Configured *float64    `json:"configured"`
 	InForce    *float64    `json:"in_force"`
@@ -203,7 +223,7 @@ func (a *API) getPhoneNumber(c echo.Context, key access.Key) error {
 	if err != nil {
 		return err
 	}
-	state := readState(lane)
+	state := readState(lane).resting(lane, row, waba)
 	view := phoneStateView{
 		phoneView: viewPhone(row), Limits: viewPhoneLimits(row, waba, state), Tokens: state.Phone.Tokens, Pauses: viewPauses(pauses),
 		Backlog: byPriority(waiting), Held: map[string]int64{}, LastError: state.LastError, Lane: state.Lane,

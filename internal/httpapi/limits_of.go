@@ -120,8 +120,11 @@ func sumLanes(lanes []store.LaneStat, phones map[string]store.PhoneNumber, w sto
 		}
 		owner, at := published(l)
 		state := readState(l)
+		if s.publishedAt == nil && at == nil {
+			s.state = state.resting(l, phones[l.PhoneNumberID], w)
+		}
 		if at != nil && (s.publishedAt == nil || at.After(*s.publishedAt)) {
-			s.publishedAt, s.owner, s.state = at, owner, state
+			s.publishedAt, s.owner, s.state = at, owner, state.resting(l, phones[l.PhoneNumberID], w)
 		}
 		if state.LastError != nil && (s.lastError == nil || state.LastError.At.After(s.lastError.At)) {
 			s.lastError = state.LastError

@@ -69,8 +69,8 @@ func TestAPhoneNumberShowsItsLimits(t *testing.T) {
 	g.must(http.StatusOK, "PUT", "/v1/apps/900", `{"calls_per_hour":570000}`)
 	g.must(http.StatusOK, "PUT", "/v1/wabas/100", `{"app_id":"900","messages_per_second":50,"messages_per_hour":180000}`)
 	p := g.must(http.StatusOK, "GET", "/v1/phone-numbers/"+phone, "")
-	if at(p.json, "limits", "configured") != 80.0 || at(p.json, "limits", "in_force") != nil || p.json["per_second"] != 50.0 || p.json["owner"] != nil ||
-		at(p.json, "limits", "source") != "operator" || at(p.json, "limits", "changed_at") == nil || at(p.json, "limits", "meta_per_second") != 80.0 ||
+	if at(p.json, "limits", "configured") != 80.0 || at(p.json, "limits", "in_force") != 80.0 || p.json["per_second"] != 50.0 || p.json["owner"] != nil ||
+		at(p.json, "limits", "waba_hour", "in_force") != 180000.0 || p.json["tokens"] != nil || at(p.json, "limits", "source") != "operator" || at(p.json, "limits", "changed_at") == nil || at(p.json, "limits", "meta_per_second") != 80.0 ||
 		at(p.json, "drain_seconds") != 2/50.0 || p.json["published_at"] != nil {
 		t.Errorf("before anybody published: %s", p.body)
 	}
@@ -123,11 +123,14 @@ func TestAPhoneNumberShowsItsLimits(t *testing.T) {
 		t.Errorf("backlog: %s", p.body)
 	}
 
-	// What nobody has said for a while is not shown as in force.
+	// What nobody has said for a while is not shown as in force, and that a throttle came is not forgotten.
 	g.exec(`UPDATE lane_stats SET published_at = clock_timestamp() - interval '1 minute'`)
 	p = g.must(http.StatusOK, "GET", "/v1/phone-numbers/"+phone, "")
 	if at(p.json, "limits", "in_force") != nil || p.json["tokens"] != nil || p.json["owner"] != nil || p.json["per_second"] != 50.0 || p.json["published_at"] == nil {
 		t.Errorf("old news: %s", p.body)
+	}
+	if at(p.json, "limits", "waba", "in_force") != 50.0 {
+		t.Errorf("a budget that nothing has lowered: %s", p.body)
 	}
 }
 
@@ -151,6 +154,12 @@ func TestWABAsAppsAndPortfoliosShowTheirLimits(t *testing.T) {
 
 	if p := g.must(http.StatusOK, "GET", "/v1/phone-numbers/201", ""); p.json["per_second"] != 27.5 {
 		t.Errorf("the other number's share: %s", p.body)
+	}
+	g.publish(phone, [4]int64{1, 0, 0, 199}, 50, laneStateDoc)
+	for _, id := range []string{phone, "201"} {
+		if p := g.must(http.StatusOK, "GET", "/v1/phone-numbers/"+id, ""); p.json["per_second"] != 23.75 {
+			t.Errorf("half of the app's share each: %s", p.body)
+		}
 	}
 
 	g.exec(`INSERT INTO shares VALUES ('app', '900', '100', 6, 80, now() + interval '3 s'), ('app', '900', '101', 4, 4, now() - interval '1 s'), ('app-ending', '900', '100', 9, 0, now() + interval '3 s')`)

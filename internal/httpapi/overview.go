@@ -211,7 +211,8 @@ func (a *API) getLimits(c echo.Context, _ access.Key) error {
 }
 
 func (l lanes) line(s store.LaneStat, held int64) lineView {
-	phone, state := l.phones[s.PhoneNumberID], readState(s)
+	phone := l.phones[s.PhoneNumberID]
+	state := readState(s).resting(s, phone, l.wabas[s.WABAID])
 	b := viewBudget(phone.MessagesPerSecond, state.Phone)
 	v := lineView{
 		PhoneNumberID: s.PhoneNumberID, WABAID: s.WABAID, Configured: b.Configured, InForce: b.InForce, Tokens: b.Tokens, Slowed: b.Slowed,

@@ -39,6 +39,25 @@ func (c *Client) Complete(b *pgx.Batch, refs []Ref, done *int) {
 	})
 }
 
+// Retire completes running jobs whose messages wait without a job from now on, within the transaction that keeps that. It
+// returns the ids of those that it completed; a row that is no longer in that run is left alone.
+func (c *Client) Retire(ctx context.Context, q Querier, refs []Ref) (map[int64]bool, error) {
+	ids, attempts := split(refs)
+	rows, err := q.Query(ctx, `
+		UPDATE river_job j SET state = 'completed', finalized_at = clock_timestamp()
+		FROM unnest($1::bigint[], $2::integer[]) AS u(id, attempt)
+		WHERE j.id = u.id AND j.id = ANY($1::bigint[]) AND j.state = 'running' AND j.attempt = u.attempt RETURNING j.id`, ids, attempts)
+	if err != nil {
+		return nil, fmt.Errorf("retiring %d jobs: %w", len(refs), err)
+	}
+	retired := make(map[int64]bool, len(refs))
+	var id int64
+	if _, err := pgx.ForEachRow(rows, []any{&id}, func() error { retired[id] = true; return nil }); err != nil {
+		return nil, fmt.Errorf("retiring %d jobs: %w", len(refs), err)
+	}
+	return retired, nil
+}
+
 // GiveBack hands running jobs back as new ones: each row is cancelled and a new available job made from it, in one
 // statement, so that a late word of whoever claimed the old one reaches nothing. The new job keeps its place in the lane.
 // It returns the ids that were given back.

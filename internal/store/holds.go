@@ -90,7 +90,7 @@ func (s *Store) ReleaseDue(ctx context.Context, tx pgx.Tx, wabas []string, befor
 			SELECT x.message_id FROM unnest($1::text[]) AS w(waba)
 			CROSS JOIN LATERAL (
 				SELECT message_id, until FROM holds WHERE waba_id = w.waba AND until <= $2::timestamptz
-				ORDER BY until LIMIT $3::integer FOR UPDATE SKIP LOCKED
+				ORDER BY until LIMIT $3::integer
 			) x
 			ORDER BY x.until LIMIT $3::integer
 		)
@@ -154,19 +154,19 @@ func (s *Store) ReleaseOrdered(ctx context.Context, tx pgx.Tx, wabaID, after str
 	var seen int
 	err = tx.QueryRow(ctx, `
 		WITH RECURSIVE k AS (
-			(SELECT value, 1 AS n FROM holds WHERE waba_id = $1::text AND kind = 'ordering' AND value > $2::text ORDER BY value LIMIT 1)
+			(SELECT value, phone_number_id AS phone, message_id, 1 AS n FROM holds
+			 WHERE waba_id = $1::text AND kind = 'ordering' AND value > $2::text ORDER BY value, phone_number_id, message_id LIMIT 1)
 			UNION ALL
-			SELECT (SELECT h.value FROM holds h WHERE h.waba_id = $1::text AND h.kind = 'ordering' AND h.value > k.value ORDER BY h.value LIMIT 1), k.n + 1
-			FROM k WHERE k.value IS NOT NULL AND k.n < $3::integer
-		), first AS (
-			SELECT DISTINCT ON (h.phone_number_id, h.value) h.message_id, h.phone_number_id, h.value
-			FROM k JOIN holds h ON h.waba_id = $1::text AND h.kind = 'ordering' AND h.value = k.value
-			ORDER BY h.phone_number_id, h.value, h.message_id
+			SELECT x.value, x.phone_number_id, x.message_id, k.n + 1 FROM k CROSS JOIN LATERAL (
+				SELECT h.value, h.phone_number_id, h.message_id FROM holds h
+				WHERE h.waba_id = $1::text AND h.kind = 'ordering' AND (h.value, h.phone_number_id) > (k.value, k.phone)
+				ORDER BY h.value, h.phone_number_id, h.message_id LIMIT 1
+			) x WHERE k.n < $3::integer
 		), ready AS (
-			SELECT message_id FROM first f WHERE NOT EXISTS (
+			SELECT message_id FROM k f WHERE NOT EXISTS (
 				SELECT FROM (
 					SELECT p.status, p.ordering_after, p.ordering_seconds, p.accepted_at, p.sent_at FROM messages p
-					WHERE p.phone_number_id = f.phone_number_id AND p.ordering_key = f.value AND p.id < f.message_id
+					WHERE p.phone_number_id = f.phone AND p.ordering_key = f.value AND p.id < f.message_id
 					ORDER BY p.id DESC LIMIT `+orderingBack+`
 				) p WHERE `+orderingBlocks+`
 			) LIMIT $4::integer

@@ -22,8 +22,9 @@ type LaneStat struct {
 	State       []byte
 	WorkerID    *string
 	PublishedAt *time.Time
-	// SlowedCode is Meta's code of the throttle that slowed the phone number last, while that is kept.
-	SlowedCode *int
+	// SlowedCode is Meta's code of the throttle that slowed the phone number, WABASlowedCode the WABA, while that is kept.
+	SlowedCode     *int
+	WABASlowedCode *int
 	// Fresh says that PerSecond and State are of the last seconds.
 	Fresh bool
 }
@@ -34,15 +35,16 @@ const laneColumns = `coalesce(a.app_id, ''), coalesce(l.urgent, 0), coalesce(l.h
 
 func scanLane(r pgx.CollectableRow) (l LaneStat, err error) {
 	return l, r.Scan(&l.PhoneNumberID, &l.WABAID, &l.AppID, &l.Waiting[0], &l.Waiting[1], &l.Waiting[2], &l.Waiting[3],
-		&l.PerSecond, &l.State, &l.WorkerID, &l.PublishedAt, &l.Fresh, &l.SlowedCode)
+		&l.PerSecond, &l.State, &l.WorkerID, &l.PublishedAt, &l.Fresh, &l.SlowedCode, &l.WABASlowedCode)
 }
 
 // LaneStats reads how the lanes of a WABA stand, or of all with "", by phone number id. Lanes of which nothing was
 // published are there too.
 func (s *Store) LaneStats(ctx context.Context, wabaID string) ([]LaneStat, error) {
-	return collect(ctx, s.pool, "how lanes stand", scanLane, `SELECT p.phone_number_id, p.waba_id, `+laneColumns+`, r.code
+	return collect(ctx, s.pool, "how lanes stand", scanLane, `SELECT p.phone_number_id, p.waba_id, `+laneColumns+`, r.code, rw.code
 		FROM phone_numbers p JOIN wabas a ON a.waba_id = p.waba_id LEFT JOIN lane_stats l ON l.phone_number_id = p.phone_number_id
 		LEFT JOIN rates r ON r.scope = 'phone' AND r.value = p.phone_number_id
+		LEFT JOIN rates rw ON rw.scope = 'waba' AND rw.value = p.waba_id
 		WHERE $1::text = '' OR p.waba_id = $1::text ORDER BY p.phone_number_id`, wabaID)
 }
 

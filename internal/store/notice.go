@@ -11,17 +11,20 @@ import (
 
 // Throttle is where a scope's pause of the source throttle stands.
 type Throttle struct {
+	// Level is 0 again an hour after the end.
 	Level int
 	Code  int
 	// Until is the end; nil with Endless, and where there is none.
 	Until   *time.Time
 	Endless bool
+	// Since is when it was set or raised last; zero where there is none.
+	Since time.Time
 	// Now is the database's time at the reading.
 	Now time.Time
 }
 
-// throttleSource marks the pauses that Meta's answers and notices set.
-const throttleSource = "throttle"
+// ThrottleSource marks the pauses that Meta's answers and notices set.
+const ThrottleSource = "throttle"
 
 // LockThrottle reads the throttle pause of a scope and keeps others from changing it until the transaction ends.
 func (s *Store) LockThrottle(ctx context.Context, tx pgx.Tx, scope, value string) (t Throttle, err error) {
@@ -29,8 +32,10 @@ func (s *Store) LockThrottle(ctx context.Context, tx pgx.Tx, scope, value string
 		return t, fmt.Errorf("locking the pause of %s %s: %w", scope, value, err)
 	}
 	err = tx.QueryRow(ctx, `
-		SELECT p.level, coalesce(p.code, 0), p.until, p.until IS NULL, clock_timestamp() FROM pauses p
-		WHERE p.scope = $1::text AND p.value = $2::text AND p.source = $3::text`, scope, value, throttleSource).Scan(&t.Level, &t.Code, &t.Until, &t.Endless, &t.Now)
+		SELECT CASE WHEN p.until < clock_timestamp() - interval '1 hour' THEN 0 ELSE p.level END, coalesce(p.code, 0), p.until, p.until IS NULL,
+		       p.updated_at, clock_timestamp()
+		FROM pauses p WHERE p.scope = $1::text AND p.value = $2::text AND p.source = $3::text`,
+		scope, value, ThrottleSource).Scan(&t.Level, &t.Code, &t.Until, &t.Endless, &t.Since, &t.Now)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = tx.QueryRow(ctx, `SELECT clock_timestamp()`).Scan(&t.Now)
 	}
@@ -48,7 +53,7 @@ func (s *Store) PutThrottle(ctx context.Context, tx pgx.Tx, p Pause) error {
 // LiftThrottles ends the pauses that answers or notices of Meta set by one of the codes.
 func (s *Store) LiftThrottles(ctx context.Context, tx pgx.Tx, scope string, values []string, codes []int32) (int64, error) {
 	tag, err := tx.Exec(ctx, `DELETE FROM pauses WHERE scope = $1::text AND value = ANY($2::text[]) AND source = $3::text AND code = ANY($4::integer[])`,
-		scope, values, throttleSource, codes)
+		scope, values, ThrottleSource, codes)
 	if err != nil {
 		return 0, fmt.Errorf("lifting throttles of %s: %w", scope, err)
 	}
@@ -60,7 +65,7 @@ func (s *Store) LiftTemplate(ctx context.Context, tx pgx.Tx, wabaID, name, langu
 	tag, err := tx.Exec(ctx, `
 		DELETE FROM pauses WHERE scope = 'template' AND source = $1::text
 		  AND (value = $2::text || ':' || $3::text OR value = $2::text || ':' || $3::text || '/' || $4::text
-		       OR ($4::text = '' AND starts_with(value, $2::text || ':' || $3::text || '/')))`, throttleSource, wabaID, name, language)
+		       OR ($4::text = '' AND starts_with(value, $2::text || ':' || $3::text || '/')))`, ThrottleSource, wabaID, name, language)
 	if err != nil {
 		return 0, fmt.Errorf("lifting the pauses of a template of WABA %s: %w", wabaID, err)
 	}
@@ -91,13 +96,4 @@ func (s *Store) AppOf(ctx context.Context, tx pgx.Tx, wabaID, phoneNumberID stri
 		return "", "", fmt.Errorf("looking for the app of WABA %s: %w", wabaID, err)
 	}
 	return waba, app, nil
-}
-
-// DropSuppression removes a suppression and says whether there was one.
-func (s *Store) DropSuppression(ctx context.Context, tx pgx.Tx, wabaID, user, category string) (bool, error) {
-	tag, err := tx.Exec(ctx, `DELETE FROM suppressions WHERE waba_id = $1::text AND wa_id = $2::text AND category = $3::text`, wabaID, user, category)
-	if err != nil {
-		return false, fmt.Errorf("removing a suppression of WABA %s: %w", wabaID, err)
-	}
-	return tag.RowsAffected() > 0, nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -41,6 +42,8 @@ type Outcome struct {
 // an accepted one then is a message sent twice, kept as duplicate_detected. Where a webhook was faster, its higher status
 // stays. Unknown is said of a message that is being sent only: whoever knows more, or knew it earlier, is right.
 //
+// A try that a failed webhook has ended already, and a new one follows, changes nothing but the log.
+//
 // The statements go out together, in one round trip; then, where given, adds its own behind them.
 func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcome, then func(*pgx.Batch)) error {
 	n := len(outcomes)
@@ -73,12 +76,13 @@ func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]strin
 	wamids, waids, msgStatuses := make([]string, n), make([]string, n), make([]string, n)
 	codes, subcodes := make([]int32, n), make([]int32, n)
 	titles, details, scopes := make([]string, n), make([]string, n), make([]string, n)
-	reasons, settle := make([]string, n), make([]*time.Time, n)
+	reasons, settle, decided := make([]string, n), make([]*time.Time, n), make([]bool, n)
 	for i, o := range outcomes {
 		ids[i], tries[i], statuses[i], at[i] = o.ID, int32(o.Try), o.Status, o.At //nolint:gosec // small
 		wamids[i], waids[i], msgStatuses[i] = o.WAMID, o.WAID, o.MessageStatus
 		codes[i], subcodes[i] = int32(o.ErrorCode), int32(o.ErrorSubcode) //nolint:gosec // Meta's codes fit
 		titles[i], details[i], scopes[i], reasons[i] = o.ErrorTitle, o.ErrorDetails, o.ErrorScope, o.Reason
+		decided[i] = !strings.HasPrefix(o.Event, "try.") // of the message, not of a try
 		if !o.SettleBy.IsZero() {
 			settle[i] = &o.SettleBy
 		}
@@ -86,27 +90,27 @@ func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]strin
 	lo, hi := bounds(ids)
 	b.Queue(`
 		UPDATE messages m SET
-			status = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN u.status ELSE m.status END,
+			status = CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN u.status ELSE m.status END,
 			slot_at = NULL,
-			wamid = coalesce(m.wamid, nullif(u.wamid, '')), wa_id = coalesce(nullif(u.wa_id, ''), m.wa_id),
+			wamid = coalesce(m.wamid, CASE WHEN (u.decided OR u.try > m.failed_try) THEN nullif(u.wamid, '') END), wa_id = coalesce(nullif(u.wa_id, ''), m.wa_id),
 			message_status = coalesce(nullif(u.message_status, ''), m.message_status),
-			accepted_at = CASE WHEN u.status = 'accepted' THEN least(m.accepted_at, u.at) ELSE m.accepted_at END,
-			failed_at = CASE WHEN u.status = 'failed' THEN coalesce(m.failed_at, u.at) ELSE m.failed_at END,
+			accepted_at = CASE WHEN u.status = 'accepted' AND (u.decided OR u.try > m.failed_try) THEN least(m.accepted_at, u.at) ELSE m.accepted_at END,
+			failed_at = CASE WHEN u.status = 'failed' AND (u.decided OR u.try > m.failed_try) THEN coalesce(m.failed_at, u.at) ELSE m.failed_at END,
 			unknown_at = CASE WHEN u.status = 'unknown' THEN u.at ELSE m.unknown_at END,
 			unknown_reason = CASE WHEN u.status = 'unknown' THEN u.reason ELSE m.unknown_reason END,
 			settle_by = CASE WHEN u.status = 'unknown' THEN u.settle_by END,
-			error_code = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.code, 0) ELSE m.error_code END,
-			error_subcode = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.subcode, 0) ELSE m.error_subcode END,
-			error_title = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.title, '') ELSE m.error_title END,
-			error_details = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.details, '') ELSE m.error_details END,
-			error_scope = CASE WHEN wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.scope, '') ELSE m.error_scope END
+			error_code = CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.code, 0) ELSE m.error_code END,
+			error_subcode = CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.subcode, 0) ELSE m.error_subcode END,
+			error_title = CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.title, '') ELSE m.error_title END,
+			error_details = CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.details, '') ELSE m.error_details END,
+			error_scope = CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.scope, '') ELSE m.error_scope END
 		FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
-		            $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[])
-		     AS u(id, try, status, at, wamid, wa_id, message_status, code, subcode, title, details, scope, reason, settle_by)
+		            $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[], $17::boolean[])
+		     AS u(id, try, status, at, wamid, wa_id, message_status, code, subcode, title, details, scope, reason, settle_by, decided)
 		WHERE m.id = u.id AND m.id = ANY($1::uuid[]) AND m.id BETWEEN $15::uuid AND $16::uuid AND m.try = u.try
 		  AND (u.status <> 'unknown' OR m.status = 'sending')
-		RETURNING m.id, coalesce(m.wamid, '')`,
-		ids, tries, statuses, at, wamids, waids, msgStatuses, codes, subcodes, titles, details, scopes, reasons, settle, lo, hi,
+		RETURNING m.id, CASE WHEN (u.decided OR u.try > m.failed_try) THEN coalesce(m.wamid, '') ELSE u.wamid END`,
+		ids, tries, statuses, at, wamids, waids, msgStatuses, codes, subcodes, titles, details, scopes, reasons, settle, lo, hi, decided,
 	).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var wamid string

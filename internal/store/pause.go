@@ -42,7 +42,8 @@ func throttled(ctx context.Context, db interface {
 		INSERT INTO pauses AS p (id, scope, value, reason, source, code, level, until)
 		VALUES ($1::uuid, $2::text, $3::text, $4::text, $5::text, $6::integer, $7::integer, $8::timestamptz)
 		ON CONFLICT (scope, value, source) DO UPDATE
-		SET reason = excluded.reason, code = excluded.code, level = excluded.level, updated_at = now(),
+		SET reason = excluded.reason, level = excluded.level, updated_at = now(),
+			code = CASE WHEN p.until IS NULL AND excluded.until IS NOT NULL THEN p.code ELSE excluded.code END,
 			until = CASE WHEN p.until IS NOT NULL AND excluded.until IS NOT NULL THEN greatest(p.until, excluded.until) END`,
 		uuid.New(), p.Scope, p.Value, p.Reason, p.Source, p.Code, p.Level, until)
 	if err != nil {

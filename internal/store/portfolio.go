@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// recipientKept is how long a recipient counts: Meta's moving 24 hours, and a little for slots that reach the database in
-// another order than they have, and for the way to Meta.
-const recipientKept = 24*time.Hour + 10*time.Second
+// recipientKept is how long a recipient counts: Meta's moving 24 hours, and what may pass from the reservation to the POST:
+// a message waits for its slot after it.
+const recipientKept = 24*time.Hour + 5*time.Minute
 
 // recipientSweep is how many old recipients are removed at least where one has no room.
 const recipientSweep = 1000

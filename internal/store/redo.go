@@ -51,11 +51,11 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 	}
 	lo, hi := bounds(ids)
 	rows, err := tx.Query(ctx, `
-		SELECT m.id, m.phone_number_id, m.waba_id, m.recipient, coalesce(n.wa_id, k.key), coalesce(m.category, ''), coalesce(m.template_name, ''),
+		SELECT m.id, m.phone_number_id, m.waba_id, m.recipient, `+userKey+`, coalesce(m.category, ''), coalesce(m.template_name, ''),
 		       coalesce(m.template_language, ''), m.priority, CASE WHEN m.type = 'interactive' THEN m.body END,
 		       m.type NOT IN ('text', 'reaction', 'location', 'contacts') AND position('"link":"'::bytea IN coalesce(m.body, ''::bytea)) > 0,
 		       m.redos, m.throttles, m.retries, m.expires_at
-		FROM messages m CROSS JOIN LATERAL (SELECT `+userKey+` AS key) k LEFT JOIN wa_ids n ON n.input = k.key
+		FROM messages m
 		WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid`, ids, lo, hi)
 	if err != nil {
 		return fmt.Errorf("reading %d messages that failed: %w", len(ids), err)
@@ -71,8 +71,19 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 	if err != nil {
 		return fmt.Errorf("reading %d messages that failed: %w", len(ids), err)
 	}
+	users := make([]string, 0, len(found))
+	for _, f := range found {
+		users = append(users, f.User)
+	}
+	waIDs, err := s.waIDsOf(ctx, tx, users)
+	if err != nil {
+		return err
+	}
 	for _, c := range failing {
 		f := found[c.id]
+		if waID, ok := waIDs[f.User]; ok {
+			f.User = waID
+		}
 		f.Error, f.At, f.try = *c.failure, c.failing.At, c.row.try
 		again, wait := false, time.Duration(0)
 		if decide != nil && c.open() {
@@ -80,7 +91,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 		}
 		switch {
 		case !again:
-		case c.row.status == message.Sending:
+		case c.unanswered():
 			// The answer to the try is still to be recorded, and would take the message for accepted.
 			c.early = true
 			continue
@@ -103,6 +114,12 @@ func (c *statusChange) open() bool {
 	default:
 		return false
 	}
+}
+
+// unanswered says that the answer to the failed try is, or may be, still to be recorded. A message that a status has moved
+// on meanwhile may never get one, when its worker has died: that is waited for only as long as the notification can wait.
+func (c *statusChange) unanswered() bool {
+	return c.row.status == message.Sending || (c.row.status == message.Sent && !c.row.ended && c.failing.Patient)
 }
 
 // recordRedos marks the messages that wait again, and says so in their logs.

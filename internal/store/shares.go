@@ -97,24 +97,6 @@ func (s *Store) LeaseShares(ctx context.Context, wants []ShareWant, ttl time.Dur
 	return grants, nil
 }
 
-// ReleaseShares gives the shares of holders up at once: for a WABA that goes to another worker, when its last call was
-// made and before its lease is released.
-func (s *Store) ReleaseShares(ctx context.Context, holders []string) error {
-	err := s.InTx(ctx, func(tx pgx.Tx) error {
-		// As every change of shares, under the lock of their apps.
-		if _, err := tx.Exec(ctx, `
-			SELECT FROM apps WHERE app_id IN (SELECT value FROM shares WHERE holder = ANY($1::text[])) ORDER BY app_id FOR NO KEY UPDATE`, holders); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `DELETE FROM shares WHERE holder = ANY($1::text[]) AND scope IN ($2::text, $3::text)`, holders, shareHeld, shareEnding)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("releasing the shares of %d WABAs: %w", len(holders), err)
-	}
-	return nil
-}
-
 type shareRow struct {
 	scope, app, holder string
 	perSecond, demand  float64

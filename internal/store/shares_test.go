@@ -155,13 +155,6 @@ func TestLeaseSharesOfOne(t *testing.T) {
 	if g := lease(t, s, store.ShareWant{AppID: "a", Holder: "w2", Demand: 100})["w2"]; g.PerSecond < 9 {
 		t.Errorf("after another has given back: %+v", g)
 	}
-	// What is released is there at once.
-	if err := s.ReleaseShares(t.Context(), []string{"w2", "w7"}); err != nil {
-		t.Fatal(err)
-	}
-	if g := lease(t, s, store.ShareWant{AppID: "a", Holder: "w3", Demand: 100})["w3"]; g.PerSecond < 9 {
-		t.Errorf("after a release: %+v", g)
-	}
 }
 
 // Eight at once, each with its own connection, that die, ask for this and that, and lose their answers, under a rate
@@ -214,10 +207,6 @@ func TestLeaseSharesNeverAboveTheRate(t *testing.T) {
 				case 0:
 					name++ // it dies, and another comes in its stead
 				case 1:
-					if err := s.ReleaseShares(t.Context(), []string{fmt.Sprint("a", g, ".", name), fmt.Sprint("b", g, ".", name)}); err != nil {
-						t.Errorf("releasing: %v", err)
-					}
-				case 2:
 					if _, err := pool.Exec(t.Context(), `UPDATE apps SET calls_per_hour = $1::integer WHERE app_id = $2::text`, 3600*(1+rng.IntN(200)), []string{"a", "b"}[rng.IntN(2)]); err != nil {
 						t.Errorf("changing the rate: %v", err)
 					}

@@ -27,6 +27,10 @@ type Status struct {
 	At      time.Time
 	Errors  []StatusError
 	Pricing *StatusPricing
+	// RecipientID is the wa_id of the recipient, "" where the status does not say.
+	RecipientID string
+	// Patient says that the status can be applied again a moment later, should the answer to its try be recorded by then.
+	Patient bool
 }
 
 // StatusError is an error of a failed status.
@@ -68,6 +72,9 @@ type statusRow struct {
 	try          int
 	failedTry    int
 	wamid        string
+	recipient    string
+	// ended says that the end of a try of the message has been recorded since it last waited.
+	ended bool
 }
 
 // ApplyStatuses applies a set of statuses: every one leaves an event row, and each message goes to the status of the
@@ -113,11 +120,10 @@ func (s *Store) ApplyStatuses(ctx context.Context, tx pgx.Tx, set []Status, deci
 	if len(order) == 0 {
 		return applied, nil
 	}
-	place := make(map[*Status]int, len(set))
-	var failing []*statusChange
-	for i := range set {
-		place[&set[i]] = i
+	if err := s.LearnWAIDs(ctx, tx, spellings(order)); err != nil {
+		return applied, err
 	}
+	var failing []*statusChange
 	for _, c := range order {
 		c.reduce()
 		if c.failed && c.status == message.Failed && c.failure != nil {
@@ -129,13 +135,13 @@ func (s *Store) ApplyStatuses(ctx context.Context, tx pgx.Tx, set []Status, deci
 			return applied, err
 		}
 		order = slices.DeleteFunc(order, func(c *statusChange) bool {
-			if c.early {
-				for _, st := range c.statuses {
-					applied.Early = append(applied.Early, place[st])
-				}
-			}
 			return c.early
 		})
+		for i := range set {
+			if c := byMessage[owner[i]]; c != nil && c.early {
+				applied.Early = append(applied.Early, i)
+			}
+		}
 		if len(order) == 0 {
 			return applied, nil
 		}
@@ -196,7 +202,7 @@ func (s *Store) lockForStatus(ctx context.Context, tx pgx.Tx, owner []uuid.UUID)
 	}
 	var id uuid.UUID
 	var c statusRow
-	_, err = pgx.ForEachRow(rows, []any{&id, &c.status, &c.failedByMeta, &c.try, &c.failedTry, &c.wamid}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&id, &c.status, &c.failedByMeta, &c.try, &c.failedTry, &c.wamid, &c.recipient, &c.ended}, func() error {
 		locked[id] = c
 		return nil
 	})
@@ -208,7 +214,8 @@ func (s *Store) lockForStatus(ctx context.Context, tx pgx.Tx, owner []uuid.UUID)
 
 // The sort lies below the lock, so rows are locked in the order of their ids.
 const lockForStatusSQL = `
-	SELECT m.id, m.status, m.failed_by_meta, m.try, m.failed_try, coalesce(m.wamid, '')
+	SELECT m.id, m.status, m.failed_by_meta, m.try, m.failed_try, coalesce(m.wamid, ''), m.recipient,
+	       m.accepted_at IS NOT NULL OR m.unknown_at IS NOT NULL
 	FROM messages m WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid
 	ORDER BY m.id FOR NO KEY UPDATE`
 

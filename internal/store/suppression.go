@@ -45,3 +45,25 @@ func (s *Store) PutSuppressions(ctx context.Context, tx pgx.Tx, set []Suppressio
 	}
 	return nil
 }
+
+// DropSuppressions removes the suppressions of a category from recipients of a WABA, by their keys, and says how many there
+// were.
+func (s *Store) DropSuppressions(ctx context.Context, tx pgx.Tx, wabaID, category string, users []string) (int64, error) {
+	if len(users) == 0 {
+		return 0, nil
+	}
+	tag, err := tx.Exec(ctx, `DELETE FROM suppressions WHERE waba_id = $1::text AND category = $2::text AND wa_id = ANY($3::text[])`, wabaID, category, users)
+	if err != nil {
+		return 0, fmt.Errorf("removing %d suppressions of WABA %s: %w", len(users), wabaID, err)
+	}
+	return tag.RowsAffected(), nil
+}
+
+// ListSuppressions reads up to limit suppressions of a WABA that are in force, by recipient and category, those after the
+// given recipient; "" begins.
+func (s *Store) ListSuppressions(ctx context.Context, wabaID, after string, limit int) ([]Suppression, error) {
+	return collect(ctx, s.pool, "suppressions of WABA "+wabaID, pgx.RowToStructByPos[Suppression], `
+		SELECT waba_id, wa_id, category, until, reason, coalesce(code, 0) FROM suppressions
+		WHERE waba_id = $1::text AND wa_id > $2::text AND (until IS NULL OR until > clock_timestamp())
+		ORDER BY wa_id, category LIMIT $3::integer`, wabaID, after, limit)
+}

@@ -41,6 +41,8 @@ type WaitingWebhook struct {
 	// Attempts counts the earlier tries to apply it.
 	Attempts   int
 	ReceivedAt time.Time
+	// Applied says that an earlier try has applied it, but for statuses that wait.
+	Applied bool
 	// Age is how long ago it came, by the database's clock.
 	Age time.Duration
 }
@@ -61,7 +63,7 @@ func (s *Store) TakeRaw(ctx context.Context, tx pgx.Tx, limit int, maxBytes int6
 	var age float64
 	var full bool
 	seen := 0
-	_, err = pgx.ForEachRow(rows, []any{&w.ID, &size, &w.Attempts, &w.ReceivedAt, &age}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&w.ID, &size, &w.Attempts, &w.ReceivedAt, &age, &w.Applied}, func() error {
 		seen++
 		if full = full || (len(set) > 0 && total+size > maxBytes); full {
 			return nil
@@ -78,7 +80,8 @@ func (s *Store) TakeRaw(ctx context.Context, tx pgx.Tx, limit int, maxBytes int6
 }
 
 const takeRawSQL = `
-	SELECT id, octet_length(body)::bigint, attempts, received_at, extract(epoch FROM clock_timestamp() - received_at)::double precision
+	SELECT id, octet_length(body)::bigint, attempts, received_at, extract(epoch FROM clock_timestamp() - received_at)::double precision,
+	       attempts > 0 AND (error IS NULL OR starts_with(error, '` + ProblemUnmatched + `'))
 	FROM webhook_raw
 	WHERE processed_at IS NULL
 	  AND (attempts = 0 OR received_at + make_interval(secs => attempts * attempts) <= clock_timestamp())
@@ -111,6 +114,9 @@ func (s *Store) loadBodies(ctx context.Context, tx pgx.Tx, set []WaitingWebhook)
 	}
 	return nil
 }
+
+// ProblemUnmatched begins the Problem of a notification that was applied but for statuses of no message.
+const ProblemUnmatched = "no message for "
 
 // RawResult is what came of one notification.
 type RawResult struct {

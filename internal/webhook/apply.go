@@ -23,7 +23,8 @@ const (
 	setStatuses       = 2000
 	// applyWait bounds one such transaction.
 	applyWait = 30 * time.Second
-	// matchFor is how long a status without our token waits for the record of the send that names its wamid.
+	// matchFor is how long a status waits for the record of its send: one without our token, which needs its wamid, and a
+	// failure that asks for a new try.
 	matchFor = time.Minute
 	// maxAttempts is how often a notification is tried whose failure may or may not lie in it.
 	maxAttempts = 5
@@ -135,7 +136,7 @@ type outcome struct {
 	aside     int
 	unmatched int
 	applied   store.Applied
-	// unknownCodes counts failures with a code that nobody knows.
+	// unknownCodes counts errors with a code that nobody knows.
 	unknownCodes int
 }
 
@@ -159,15 +160,11 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 	if done.unknownCodes, err = r.followFailures(ctx, tx, applied); err != nil {
 		return outcome{}, err
 	}
-	var told []payload
-	for _, p := range all {
-		if !p.notices.empty() {
-			told = append(told, p)
-		}
-	}
-	if err := r.followNotices(ctx, tx, told); err != nil {
+	unknown, err := r.followNotices(ctx, tx, all)
+	if err != nil {
 		return outcome{}, err
 	}
+	done.unknownCodes += unknown
 	unmatched, again := make([]int, len(all)), make([]bool, len(all))
 	for _, n := range applied.Unmatched {
 		p := all[from[n]]
@@ -185,7 +182,7 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 			done.aside++
 		}
 		if unmatched[i] > 0 {
-			results[i].Problem = fmt.Sprintf("no message for %d of %d statuses", unmatched[i], len(p.statuses))
+			results[i].Problem = fmt.Sprintf(store.ProblemUnmatched+"%d of %d statuses", unmatched[i], len(p.statuses))
 		}
 		if !again[i] {
 			done.finished = append(done.finished, p)
@@ -234,9 +231,13 @@ func read(w store.WaitingWebhook) payload {
 		return p
 	}
 	for _, entry := range n.Entries {
+		at := entry.Time
+		if at.IsZero() || at.After(w.ReceivedAt) {
+			at = w.ReceivedAt
+		}
 		for _, change := range entry.Changes {
 			updates := cloudapi.Statuses(change)
-			p.notices.read(clean(entry.ID), change)
+			p.notices.read(clean(entry.ID), at, change)
 			p.changes = append(p.changes, kindOf(change.Field, len(updates)))
 			for _, u := range updates {
 				p.statuses = append(p.statuses, p.status(u))
@@ -268,6 +269,7 @@ func (p *payload) status(u cloudapi.StatusUpdate) store.Status {
 	s := store.Status{
 		EventID: eventID(p.raw.ID, len(p.statuses)),
 		WAMID:   clean(u.WAMID), Status: clean(u.Status), At: u.Timestamp,
+		RecipientID: clean(u.RecipientID), Patient: p.raw.Age < matchFor,
 	}
 	if s.At.IsZero() {
 		s.At = p.raw.ReceivedAt

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 
 // failure is a failed status with an error code.
 func failure(wamid, opaque string, code, at int) string {
-	return fmt.Sprintf(`{"id":%q,"status":"failed","timestamp":"%d","recipient_id":"12025550101","biz_opaque_callback_data":%q,"errors":[{"code":%d,"title":"title"}]}`,
+	return fmt.Sprintf(`{"id":%q,"status":"failed","timestamp":"%d","recipient_id":"16505551234","biz_opaque_callback_data":%q,"errors":[{"code":%d,"title":"title"}]}`,
 		wamid, 1_800_000_000+at, opaque, code)
 }
 
@@ -215,7 +216,10 @@ func TestSuppressionsAndSpellings(t *testing.T) {
 	exec(t, pool, `UPDATE messages SET recipient = '+55 11 98765-4321', category = 'marketing', waba_id = '100'`)
 	exec(t, pool, `INSERT INTO wa_ids (input, wa_id) VALUES ('5511987654321', '551187654321')`)
 	r := receiver(t, pool)
-	take(t, r, notification(failure("wamid."+ids[0].String(), cloudapi.Token(ids[0].String(), 1), 131049, 1)))
+	failed := func(id uuid.UUID, code int) []byte {
+		return notification(strings.Replace(failure("wamid."+id.String(), cloudapi.Token(id.String(), 1), code, 1), "16505551234", "551187654321", 1))
+	}
+	take(t, r, failed(ids[0], 131049))
 	drain(t, r)
 	if !scalar[bool](t, pool, `SELECT count(*) = 1 AND bool_and(wa_id = '551187654321' AND waba_id = '100' AND code = 131049 AND until > now() + interval '23 hours') FROM suppressions`) {
 		t.Error("the cap on marketing was not kept for a day")
@@ -223,7 +227,7 @@ func TestSuppressionsAndSpellings(t *testing.T) {
 	if !scalar[bool](t, pool, `SELECT count(*) = 1 AND min(scheduled_at) > now() + interval '23 hours' FROM river_job`) {
 		t.Error("the new try does not wait a day")
 	}
-	take(t, r, notification(failure("wamid."+ids[1].String(), cloudapi.Token(ids[1].String(), 1), 131050, 1)))
+	take(t, r, failed(ids[1], 131050))
 	drain(t, r)
 	if !scalar[bool](t, pool, `SELECT count(*) = 1 AND bool_and(until IS NULL AND code = 131050) FROM suppressions`) {
 		t.Error("the opt-out was not kept for good")

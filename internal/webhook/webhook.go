@@ -45,6 +45,8 @@ type Deps struct {
 	Secrets func(context.Context) ([]AppSecret, error)
 	// Jobs puts in the jobs of messages that are sent again after a failure; nil lets none be.
 	Jobs *queue.Inserter
+	// BackoffMax bounds the pause after a throttle that a webhook tells of; 0 leaves it to the code table.
+	BackoffMax time.Duration
 	// VerifyToken answers Meta's handshake; without one every handshake is refused.
 	VerifyToken string
 	Logger      *slog.Logger
