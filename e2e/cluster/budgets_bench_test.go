@@ -196,6 +196,7 @@ func BenchmarkManyLanes(b *testing.B) {
 			total += len(by[phone])
 			if d := got - want; d > max(1, 0.02*want) || -d > max(1, 0.02*want) {
 				off++
+				b.Logf("phone number %s at %.2f/s: %v of %.1f", phone, rate, got, want)
 				worst = max(worst, max(d, -d)/want)
 			}
 		}

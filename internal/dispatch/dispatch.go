@@ -38,7 +38,8 @@ type Config struct {
 	Retries int
 	// Lead is how long before its slot a try is marked at most; preset 250 ms.
 	Lead time.Duration
-	// Late is how long after its slot a POST may still begin; preset 25 ms. Half of it under an app's limit.
+	// Late is how long after its slot a POST may still begin; preset 25 ms. Half of it under an app's limit, 40 ms in lanes of
+	// 20 messages a second or less.
 	Late time.Duration
 	// PostTimeout bounds one POST, as the Sender is configured; preset 30 s. An open try of a living worker is left to it
 	// for twice that long.
@@ -180,6 +181,7 @@ type lane struct {
 	posts    posts
 	running  atomic.Int64
 	draining atomic.Bool  // it is being closed
+	slow     atomic.Bool  // its limit is slowRate or less
 	lastWork atomic.Int64 // Unix nanoseconds
 	latency  atomic.Int64 // moving average of a POST, nanoseconds
 
@@ -220,9 +222,9 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	d.selection.Store(&selection{})
 	// Many slow lanes are a steady trickle: gathered for some milliseconds it costs the database a fraction.
-	d.loads = batch.New(batch.Config{Max: 500, Flushers: 2, Every: 10 * time.Millisecond}, d.load)
-	d.marks = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond, Every: 10 * time.Millisecond}, d.mark)
-	d.ends = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond, Every: 10 * time.Millisecond}, d.recordEndings)
+	d.loads = batch.New(batch.Config{Max: 500, Flushers: 2, Every: 20 * time.Millisecond}, d.load)
+	d.marks = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond, Every: 15 * time.Millisecond}, d.mark)
+	d.ends = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond, Every: 20 * time.Millisecond}, d.recordEndings)
 	d.reopens = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.recordReopenings)
 	d.reserves = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.reserve)
 	return d, nil

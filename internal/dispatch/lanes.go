@@ -150,6 +150,9 @@ func (d *Dispatcher) refresh(ctx context.Context) error {
 	return nil
 }
 
+// slowRate is up to how many messages a second a lane is a slow one.
+const slowRate = 20
+
 // codeThroughput is Meta's code of a phone number that sends too fast.
 const codeThroughput = 130429
 
@@ -159,6 +162,7 @@ func (d *Dispatcher) setLimits(w *waba, ln *lane, r store.Lane, inbound float64)
 	w.perHour = r.WABAPerHour
 	w.perSecond.Store(r.WABAPerSecond > 0)
 	ln.limit = limiter.Limit{PerSecond: r.PhonePerSecond, Burst: r.PhoneBurst}
+	ln.slow.Store(r.PhonePerSecond > 0 && r.PhonePerSecond <= slowRate)
 	every := time.Duration(r.PairSeconds * float64(time.Second))
 	ln.pairNanos.Store(int64(every))
 	ln.pairBurst.Store(int64(r.PairBurst))

@@ -132,7 +132,7 @@ func (d *Dispatcher) begin(ctx context.Context, r *run) (time.Time, error) {
 		if err := d.mayBegin(r, now); err != nil {
 			return time.Time{}, err
 		}
-		if late := now.Sub(r.grant.Slot); late <= d.lateOf(ln.waba) && ln.waba.shareHolds(now) && !ln.waba.line.Stale(ln.phone, r.grant) {
+		if late := now.Sub(r.grant.Slot); late <= d.lateOf(ln) && ln.waba.shareHolds(now) && !ln.waba.line.Stale(ln.phone, r.grant) {
 			d.metrics.lateness.Observe(late.Seconds())
 			ln.posts.add(r.job.ID, now)
 			return now, nil
@@ -151,11 +151,14 @@ func (d *Dispatcher) begin(ctx context.Context, r *run) (time.Time, error) {
 	}
 }
 
-// lateOf is how late a POST of a WABA may begin. Where the app's calls are shared, several WABAs may be late at the same
-// time, each by its part of the rate.
-func (d *Dispatcher) lateOf(w *waba) time.Duration {
-	if w.appLimited.Load() {
+// lateOf is how late a POST of a lane may begin. Where the app's calls are shared, several WABAs may be late at the same
+// time, each by its part of the rate. A slow lane sends next to nothing in the time, and loses much by a missed slot.
+func (d *Dispatcher) lateOf(ln *lane) time.Duration {
+	switch {
+	case ln.waba.appLimited.Load():
 		return d.cfg.Late / 2
+	case ln.slow.Load():
+		return d.cfg.Late * 8 / 5
 	}
 	return d.cfg.Late
 }

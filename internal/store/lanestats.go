@@ -34,16 +34,17 @@ func (s *Store) PublishLanes(ctx context.Context, workerID string, news []LaneNe
 		}
 	}
 	_, err := s.pool.Exec(ctx, `
-		INSERT INTO lane_stats AS l (phone_number_id, per_second, state, worker_id, published_at)
-		SELECT u.phone, u.rate, u.state::jsonb, $8::text, clock_timestamp()
-		FROM unnest($1::text[], $2::double precision[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[]) AS u(phone, rate, state, a, b, c, d)
-		ORDER BY u.phone
-		ON CONFLICT (phone_number_id) DO UPDATE SET per_second = excluded.per_second, state = excluded.state, worker_id = excluded.worker_id,
-			published_at = excluded.published_at,
-			urgent = greatest(l.urgent - (SELECT u.a FROM unnest($1::text[], $4::bigint[]) AS u(phone, a) WHERE u.phone = l.phone_number_id), 0),
-			high = greatest(l.high - (SELECT u.a FROM unnest($1::text[], $5::bigint[]) AS u(phone, a) WHERE u.phone = l.phone_number_id), 0),
-			normal = greatest(l.normal - (SELECT u.a FROM unnest($1::text[], $6::bigint[]) AS u(phone, a) WHERE u.phone = l.phone_number_id), 0),
-			low = greatest(l.low - (SELECT u.a FROM unnest($1::text[], $7::bigint[]) AS u(phone, a) WHERE u.phone = l.phone_number_id), 0)`,
+		WITH u AS (
+			SELECT * FROM unnest($1::text[], $2::double precision[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+			     AS u(phone, rate, state, a, b, c, d)
+		), made AS (
+			INSERT INTO lane_stats (phone_number_id, per_second, state, worker_id, published_at)
+			SELECT u.phone, u.rate, u.state::jsonb, $8::text, clock_timestamp() FROM u ORDER BY u.phone
+			ON CONFLICT (phone_number_id) DO NOTHING
+		)
+		UPDATE lane_stats l SET per_second = u.rate, state = u.state::jsonb, worker_id = $8::text, published_at = clock_timestamp(),
+			urgent = greatest(l.urgent - u.a, 0), high = greatest(l.high - u.b, 0), normal = greatest(l.normal - u.c, 0), low = greatest(l.low - u.d, 0)
+		FROM u WHERE l.phone_number_id = u.phone`,
 		phones, rates, states, left[0], left[1], left[2], left[3], workerID)
 	if err != nil {
 		return fmt.Errorf("publishing %d lanes: %w", n, err)
