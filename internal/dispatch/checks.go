@@ -49,9 +49,9 @@ type run struct {
 
 // notSent gives back what a try has taken that was not made; where it was a probe the next one is.
 func (d *Dispatcher) notSent(ctx context.Context, r *run) {
-	if r.grant.Probe {
-		r.ln.waba.line.Unsent(r.ln.phone)
-		r.grant.Probe = false
+	if r.paired {
+		r.ln.waba.line.Missed(r.ln.phone, r.msg.User, r.grant)
+		r.grant, r.paired = limiter.Grant{}, false
 	}
 	d.release(ctx, r)
 }

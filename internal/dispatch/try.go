@@ -138,10 +138,7 @@ func (d *Dispatcher) begin(ctx context.Context, r *run) (time.Time, error) {
 			return now, nil
 		}
 		d.metrics.late.Inc()
-		if r.grant.Probe {
-			ln.waba.line.Unsent(ln.phone)
-		}
-		ln.waba.line.GiveBack(ln.phone, r.msg.User)
+		ln.waba.line.Missed(ln.phone, r.msg.User, r.grant)
 		r.grant, r.paired = limiter.Grant{}, false
 		next, err := ln.waba.line.Wait(ctx, limiter.Request{Phone: ln.phone, Recipient: r.msg.User}) // it has waited its turn already
 		if err != nil {

@@ -25,6 +25,8 @@ type bucket struct {
 	limit Limit         // in force
 	lim   *rate.Limiter // nil: no limit
 	last  time.Time     // the newest slot taken or change of the limit: rate.Limiter counts from there
+	// newest is the token of the newest slot, as long as it can come back.
+	newest *rate.Reservation
 }
 
 // set changes the limit. Tokens held are cut to the new burst, and none are made up: a bucket that had no limit starts
@@ -77,9 +79,18 @@ func (b *bucket) earliest(at time.Time) time.Time {
 // take uses a token at slot, which earliest gave.
 func (b *bucket) take(slot time.Time) {
 	if b.lim != nil {
-		b.lim.ReserveN(slot, 1)
+		b.newest = b.lim.ReserveN(slot, 1)
 	}
 	b.last = later(b.last, slot)
+}
+
+// untake returns the token of a slot that was not used, if nothing was taken or changed since: what was taken later counts on it.
+func (b *bucket) untake(slot time.Time) {
+	if b.lim == nil || b.newest == nil || !b.last.Equal(slot) {
+		return
+	}
+	b.newest.CancelAt(slot.Add(-1)) // it may be cancelled before its time only
+	b.newest = nil
 }
 
 // tokens gives what the bucket holds at now; below zero while slots are taken ahead, 0 without a limit.

@@ -247,6 +247,16 @@ func (b *Budget) Take(phoneNumberID, recipient string, slot time.Time) Grant {
 	return g
 }
 
+// untake returns a slot that was not used, in every scope where it is the newest.
+func (b *Budget) untake(phoneNumberID string, slot time.Time) {
+	if p := b.phones[phoneNumberID]; p != nil {
+		p.untake(slot)
+	}
+	b.waba.untake(slot)
+	b.hour.untake(slot)
+	b.app.untake(slot)
+}
+
 // shared says that phone numbers share a limit.
 func (b *Budget) shared() bool {
 	return b.waba.lim != nil || b.hour.lim != nil || b.app.leased || b.app.lim != nil

@@ -160,6 +160,20 @@ func (l *Line) GiveBack(phoneNumberID, recipient string) {
 	}
 }
 
+// Missed returns all that a grant took that was not used: a slot that passed, a try that was not made. A scope in which later slots
+// were taken keeps its token: they count on it.
+func (l *Line) Missed(phoneNumberID, recipient string, g Grant) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	l.giveBack(phoneNumberID, recipient, now)
+	l.budget.untake(phoneNumberID, g.Slot)
+	if g.Probe {
+		l.unsent(phoneNumberID)
+	}
+	l.serve(now)
+}
+
 func (l *Line) giveBack(phoneNumberID, recipient string, now time.Time) bool {
 	p := l.budget.phones[phoneNumberID]
 	if p == nil || !p.pairs.giveBack(recipient, now) {
