@@ -152,19 +152,25 @@ func (c *Client) Stop(ctx context.Context) error {
 const (
 	fetchCooldownMin = 2 * time.Millisecond
 	fetchCooldownMax = 200 * time.Millisecond
+	// slowLane is up to how many messages a second a lane is fetched for seldom.
+	slowLane = 20
 )
 
 // OpenLane starts to claim a lane's jobs, at most workers at a time. perSecond is the rate the lane can send at, 0 for
 // no limit: a fast lane is fetched for more often. Opening an open lane does nothing; one that is still closing is an error.
 func (c *Client) OpenLane(phoneNumberID string, workers int, perSecond float64) error {
 	cooldown := fetchCooldownMin
-	if perSecond > 0 {
-		// A third of the time in which the lane works off what it may claim: a slow lane that asks after every job would
-		// cost a statement a message.
+	limit := fetchCooldownMax
+	switch {
+	case perSecond > slowLane:
+		// An eighth of the time in which the lane works off what it may claim.
+		cooldown, limit = time.Duration(float64(workers)/perSecond/8*float64(time.Second)), fetchCooldownMax/4
+	case perSecond > 0:
+		// A third: slow lanes are many, and one that asks after every job costs a statement a message.
 		cooldown = time.Duration(float64(workers) / perSecond / 3 * float64(time.Second))
 	}
 	err := c.river.Queues().Add(Lane(phoneNumberID), river.QueueConfig{
-		MaxWorkers: workers, FetchCooldown: min(max(cooldown, fetchCooldownMin), fetchCooldownMax), FetchPollInterval: time.Second,
+		MaxWorkers: workers, FetchCooldown: min(max(cooldown, fetchCooldownMin), limit), FetchPollInterval: time.Second,
 	})
 	var already *river.QueueAlreadyAddedError
 	switch {
