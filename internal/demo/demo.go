@@ -34,8 +34,8 @@ var planned = []struct {
 	count  int
 	what   string
 }{
-	{"0002", 12, "throttled once with HTTP 400"},
-	{"0010", 9, "throttled once with HTTP 429"},
+	{"0002", 4, "throttled once with HTTP 400"},
+	{"0010", 2, "throttled once with HTTP 429"},
 	{"0011", 3, "throttled once for the recipient"},
 	{"0007", 14, "accepted, the answer lost on the way"},
 	{"0009", 4, "accepted, then a 502 from a proxy"},

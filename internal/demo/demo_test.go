@@ -38,7 +38,7 @@ func TestTheDemoAgreesWithItself(t *testing.T) {
 			t.Errorf("the last line lacks %q: %s", want, last)
 		}
 	}
-	if !strings.Contains(out.String(), "24 provoked and survived") {
+	if !strings.Contains(out.String(), "9 provoked and survived") {
 		t.Errorf("no word of the throttles:\n%s", out.String())
 	}
 }
