@@ -18,10 +18,11 @@ func OpenPool(ctx context.Context, dsn string, size int) (*pgxpool.Pool, error) 
 	return openPool(ctx, dsn, size, "auto")
 }
 
-// openWorkerPool is OpenPool for a process that only works. It runs the same few statements all the time: to plan them
-// anew each time, with a partition a day, cost a third of what Postgres did.
+// openWorkerPool is OpenPool for our own statements in a process that only works. They are the same few all the time: to
+// plan them anew each time, with a partition a day, cost a third of what Postgres did. River's fetch is not one of them: its
+// generic plan does not know how few jobs are asked for, and reads the largest lane.
 func openWorkerPool(ctx context.Context, dsn string, size int) (*pgxpool.Pool, error) {
-	return openPool(ctx, dsn, size, "force_generic_plan")
+	return openPool(ctx, dsn, max(size-max(size/2, 2), 2), "force_generic_plan")
 }
 
 func openPool(ctx context.Context, dsn string, size int, plans string) (*pgxpool.Pool, error) {

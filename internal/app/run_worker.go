@@ -34,12 +34,17 @@ func RunWorker(ctx context.Context, lookup func(string) (string, bool), logTo io
 		return err
 	}
 	defer pool.Close()
+	jobs, err := OpenPool(ctx, cfg.DatabaseURL.Value(), max(cfg.PoolSize/2, 2))
+	if err != nil {
+		return err
+	}
+	defer jobs.Close()
 	registry := newRegistry()
 	health, err := listen(ctx, "WAGATE_WORKER_LISTEN", cfg.WorkerListen)
 	if err != nil {
 		return err
 	}
-	w, err := StartWorker(ctx, cfg, pool, logger, registry)
+	w, err := startWorker(ctx, cfg, pool, jobs, logger, registry)
 	if err != nil {
 		_ = health.Close()
 		return err

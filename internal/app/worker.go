@@ -42,6 +42,11 @@ const drainBound = 15 * time.Second
 
 // StartWorker starts a worker over a pool that stays the caller's. Stop ends it.
 func StartWorker(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, logger *slog.Logger, registerer prometheus.Registerer) (*Worker, error) {
+	return startWorker(ctx, cfg, pool, pool, logger, registerer)
+}
+
+// startWorker is StartWorker with a pool of their own for River's statements.
+func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Pool, logger *slog.Logger, registerer prometheus.Registerer) (*Worker, error) {
 	sealer, err := newSealer(cfg)
 	if err != nil {
 		return nil, err
@@ -65,7 +70,7 @@ func StartWorker(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log
 	if err != nil {
 		return nil, err
 	}
-	client, err := queue.NewClient(queue.ClientConfig{Pool: pool, WorkerID: id, Handler: dispatcher.Handle, Logger: quiet(logger)})
+	client, err := queue.NewClient(queue.ClientConfig{Pool: jobs, WorkerID: id, Handler: dispatcher.Handle, Logger: quiet(logger)})
 	if err != nil {
 		dispatcher.Close()
 		return nil, err
