@@ -90,7 +90,7 @@ type Dispatcher struct {
 	drop      uuid.UUID           // up to it holds were looked at for messages that ended
 	published time.Time
 
-	counted map[string]countedLane // of the goroutine that counts
+	counted map[string]time.Time // when a lane is counted again; of the goroutine that counts
 
 	activeMu sync.Mutex
 	active   map[int64]struct{}
@@ -218,7 +218,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		cfg: cfg, store: cfg.Store, log: cfg.Logger, jobs: jobs, metrics: newMetrics(cfg.Registerer),
 		kick: make(chan struct{}, 1), lease: make(chan struct{}, 1), ordered: make(chan struct{}, 1),
 		wabas: map[string]*waba{}, lanes: map[string]*lane{}, backoffs: map[scopeKey]*backoff{}, active: map[int64]struct{}{},
-		tokenless: map[string]struct{}{}, counted: map[string]countedLane{},
+		tokenless: map[string]struct{}{}, counted: map[string]time.Time{},
 	}
 	d.selection.Store(&selection{})
 	// Many slow lanes are a steady trickle: gathered for some milliseconds it costs the database a fraction.

@@ -38,7 +38,7 @@ func (d *Dispatcher) ended(ctx context.Context, r *run, out sender.Outcome, bega
 		}
 		r.ln.lastError.Store(&lastError{e.Code, o.ErrorTitle, now.UTC()})
 	}
-	d.heed(r, out, now)
+	d.heed(r, out)
 	if out.Kind == sender.Accepted {
 		d.answered(r, true)
 		d.succeeded(ctx, r, began)

@@ -126,7 +126,7 @@ func TestAPausedTemplateThatIsDisabled(t *testing.T) {
 	r.run(t, id)
 	value := testWABA + ":order/en_US"
 	r.wantHeld(t, id, "template", value)
-	err := r.store.Throttled(t.Context(), store.Pause{Scope: "template", Value: value, Source: throttleSource, Level: 2, Code: 132016, Reason: "off"})
+	err := r.store.Throttled(t.Context(), store.Pause{Scope: "template", Value: value, Source: store.ThrottleSource, Level: 2, Code: 132016, Reason: "off"})
 	if err != nil {
 		t.Fatal(err)
 	}

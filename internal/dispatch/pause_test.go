@@ -115,7 +115,7 @@ func TestAListReadBeforeAPauseDoesNotLiftIt(t *testing.T) {
 
 	// Nor does a list that has the scope's earlier pause shorten it.
 	r.mu.Lock()
-	r.applyPauses([]store.Pause{{Scope: "phone", Value: testPhone, Source: throttleSource, Level: 1, Until: time.Now().Add(time.Second)}}, readAt)
+	r.applyPauses([]store.Pause{{Scope: "phone", Value: testPhone, Source: store.ThrottleSource, Level: 1, Until: time.Now().Add(time.Second)}}, readAt)
 	r.mu.Unlock()
 	wantPaused(t, ln, until)
 
@@ -234,7 +234,7 @@ func TestASuccessAndAThrottleAtOnce(t *testing.T) {
 func TestAPauseOfAnotherWorker(t *testing.T) {
 	r, ln := newPauseRig(t)
 	until := time.Now().Add(time.Hour)
-	err := r.store.Throttled(t.Context(), store.Pause{Scope: "app", Value: testApp, Source: throttleSource, Level: 4, Until: until, Reason: "hourly"})
+	err := r.store.Throttled(t.Context(), store.Pause{Scope: "app", Value: testApp, Source: store.ThrottleSource, Level: 4, Until: until, Reason: "hourly"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func TestAPauseOfAnOperator(t *testing.T) {
 	// Of two sources the later end counts, and lifting one leaves the other.
 	soon, late := time.Now().Add(time.Minute), time.Now().Add(time.Hour)
 	operator(phoneKey, &late)
-	if err := r.store.Throttled(t.Context(), store.Pause{Scope: "phone", Value: testPhone, Source: throttleSource, Level: 1, Until: soon}); err != nil {
+	if err := r.store.Throttled(t.Context(), store.Pause{Scope: "phone", Value: testPhone, Source: store.ThrottleSource, Level: 1, Until: soon}); err != nil {
 		t.Fatal(err)
 	}
 	r.reread(t)

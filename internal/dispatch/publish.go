@@ -214,9 +214,6 @@ func (d *Dispatcher) promote(ctx context.Context) error {
 	return err
 }
 
-// countedLane is when a lane was counted and when it is to be counted again.
-type countedLane struct{ next time.Time }
-
 // countLanes counts the backlogs of owned lanes now and then, until ctx ends: the counts between are moved on only.
 func (d *Dispatcher) countLanes(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
@@ -239,7 +236,7 @@ func (d *Dispatcher) countOnce(ctx context.Context, now time.Time) error {
 	var lanes []due
 	d.mu.RLock()
 	for phone, ln := range d.lanes {
-		if !ln.waba.gone && now.After(d.counted[phone].next) && len(lanes) < 100 {
+		if !ln.waba.gone && now.After(d.counted[phone]) && len(lanes) < 100 {
 			lanes = append(lanes, due{ln.waba.id, phone})
 		}
 	}
@@ -255,7 +252,7 @@ func (d *Dispatcher) countOnce(ctx context.Context, now time.Time) error {
 			return err
 		}
 		wait := max(countEvery, countCost*time.Since(start))
-		d.counted[l.phone] = countedLane{start.Add(min(wait, time.Hour))}
+		d.counted[l.phone] = start.Add(min(wait, time.Hour))
 	}
 	return nil
 }

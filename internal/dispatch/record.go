@@ -25,8 +25,8 @@ type ending struct {
 }
 
 // reopening is a try that sent nothing, or a job that began none (reopen is then nil). With back its job becomes a new
-// one that keeps its place in the lane. With hold the message waits without a job. When its message was taken for unknown meanwhile, its job is gone and a new one
-// is put in.
+// one that keeps its place in the lane; with hold the message waits without a job. When its message was taken for unknown
+// meanwhile, its job is gone and a new one is put in.
 type reopening struct {
 	reopen *store.Reopen
 	job    queue.Job

@@ -100,7 +100,9 @@ func (d *Dispatcher) leaseOnce(ctx context.Context, used map[string]usage) (less
 			continue // its settings will say so too
 		}
 		w.line.Update(func(b *limiter.Budget, now time.Time) {
-			b.SetApp(limiter.Limit{PerSecond: g.PerSecond, Burst: 1}, until, now)
+			if w.appLimited.Load() { // not if the limit was taken away meanwhile: nobody would clear it again
+				b.SetApp(limiter.Limit{PerSecond: g.PerSecond, Burst: 1}, until, now)
+			}
 		})
 		w.shareUntil.Store(until.UnixNano())
 		less = less || g.PerSecond < 0.98*g.Target

@@ -12,9 +12,6 @@ import (
 	"wagate/internal/store"
 )
 
-// throttleSource marks the pauses that answers of Meta set.
-const throttleSource = "throttle"
-
 type scopeKey struct{ scope, value string }
 
 // backoff is where a scope stands in its exponential backoff.
@@ -26,8 +23,6 @@ type backoff struct {
 	code  int
 	// weight is the base of the newest pause: an answer with a graver one counts although a lighter pause runs.
 	weight time.Duration
-	// throttle says that an answer of Meta set it: what goes out first after its end is a probe.
-	throttle bool
 }
 
 // farAhead stands for the end of a pause that lasts until it is lifted.
@@ -145,7 +140,7 @@ func (d *Dispatcher) disconnected(ctx context.Context, ln *lane, out sender.Outc
 }
 
 // heed slows a scope down that Meta's usage headers call nearly used up.
-func (d *Dispatcher) heed(r *run, out sender.Outcome, _ time.Time) {
+func (d *Dispatcher) heed(r *run, out sender.Outcome) {
 	if out.AppUsage <= 0 && out.WABAUsage <= 0 {
 		return
 	}
@@ -183,9 +178,9 @@ func (d *Dispatcher) pause(ctx context.Context, ln *lane, key scopeKey, p policy
 		end = now.Add(farAhead)
 	}
 	b.until = latest(b.until, end)
-	b.since, b.weight, b.kept, b.throttle, b.code = now, weight, false, true, codeOf(out)
+	b.since, b.weight, b.kept, b.code = now, weight, false, codeOf(out)
 	b.level++
-	kept := store.Pause{Scope: key.scope, Value: key.value, Source: throttleSource, Level: b.level, Until: d.cfg.Owner.DBTime(end), Reason: "throttled by the Cloud API"}
+	kept := store.Pause{Scope: key.scope, Value: key.value, Source: store.ThrottleSource, Level: b.level, Until: d.cfg.Owner.DBTime(end), Reason: "throttled by the Cloud API"}
 	if p.UntilLifted {
 		kept.Until = time.Time{}
 	}
@@ -286,7 +281,7 @@ func (d *Dispatcher) succeeded(ctx context.Context, r *run, began time.Time) {
 		if !over {
 			continue
 		}
-		if err := d.store.Lift(ctx, key.scope, key.value, throttleSource, d.cfg.Owner.DBTime(began)); err != nil {
+		if err := d.store.Lift(ctx, key.scope, key.value, store.ThrottleSource, d.cfg.Owner.DBTime(began)); err != nil {
 			d.log.WarnContext(ctx, "an ended pause was not removed", "err", err)
 		}
 	}
@@ -304,7 +299,7 @@ func (d *Dispatcher) applyPauses(pauses []store.Pause, readAt time.Time) (fresh 
 		was := listed[key]
 		p.Until, p.Level, p.Code = latest(p.Until.Add(-ahead), was.Until), max(p.Level, was.Level), max(p.Code, was.Code)
 		listed[key] = p
-		if p.Source == throttleSource {
+		if p.Source == store.ThrottleSource {
 			throttles[key] = p
 		}
 	}
@@ -320,7 +315,7 @@ func (d *Dispatcher) applyPauses(pauses []store.Pause, readAt time.Time) (fresh 
 			fresh = append(fresh, key)
 		}
 		if !b.since.After(readAt) {
-			b.level, b.code, b.throttle = max(b.level, p.Level), p.Code, b.throttle || throttled
+			b.level, b.code = max(b.level, p.Level), p.Code
 		}
 		switch {
 		case !b.kept: // its own row is still to come, or never came
