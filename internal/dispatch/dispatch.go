@@ -179,6 +179,7 @@ type lane struct {
 	removed bool      // the phone number was deleted or moved to another WABA
 
 	posts    posts
+	accepts  accepts
 	running  atomic.Int64
 	draining atomic.Bool  // it is being closed
 	slow     atomic.Bool  // its limit is slowRate or less

@@ -43,6 +43,7 @@ func (d *Dispatcher) ended(ctx context.Context, r *run, out sender.Outcome, bega
 		d.answered(r, true)
 		d.succeeded(ctx, r, began)
 		d.learn(r, o)
+		d.awaitWebhooks(ctx, r, out, now)
 		o.Status, o.Event, o.Reason = "accepted", "try.accepted", ""
 		return d.finish(ctx, ending{ref: r.job.Ref(), outcome: o, run: r})
 	}

@@ -12,9 +12,12 @@ import (
 	"wagate/internal/store"
 )
 
-// decide settles what is due.
+// decide settles what is due, of a phone number whose webhooks arrive.
 func (r *rig) decide(t *testing.T) {
 	t.Helper()
+	exec(t, r.pool, `
+		INSERT INTO phone_hearings (phone_number_id, heard_at) VALUES ($1::text, clock_timestamp())
+		ON CONFLICT (phone_number_id) DO UPDATE SET heard_at = excluded.heard_at`, testPhone)
 	if err := r.settle(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +71,7 @@ func TestASecondUnknownKeepsTheDeadline(t *testing.T) {
 	if m := read(t, r.pool, id); m.SettleBy == nil || !m.SettleBy.Equal(*first.SettleBy) || m.UnknownReason != "timeout" {
 		t.Errorf("the second unknown made %+v of %+v", m, first)
 	}
-	exec(t, r.pool, `UPDATE messages SET settle_by = clock_timestamp()`)
+	exec(t, r.pool, `UPDATE messages SET settle_by = clock_timestamp() - interval '1 second'`)
 	r.decide(t)
 	wantQueued(t, r.pool, id)
 	wantJobs(t, r.pool, id, "completed", "available")
@@ -174,14 +177,14 @@ func TestSettle(t *testing.T) {
 		job := r.tried(t, func(m *store.NewMessage) { m.OnUnknown = onUnknown })
 		r.say(t, job, r.unknown(store.Outbound{ID: job.MessageID}, 1, "timeout", time.Now()))
 		if due {
-			exec(t, r.pool, `UPDATE messages SET settle_by = clock_timestamp() WHERE id = $1::uuid`, job.MessageID)
+			exec(t, r.pool, `UPDATE messages SET settle_by = clock_timestamp() - interval '1 second' WHERE id = $1::uuid`, job.MessageID)
 		}
 		return job.MessageID
 	}
 	hold, resend, fail, early := unknown("hold", true), unknown("resend", true), unknown("fail", true), unknown("fail", false)
 	heard := unknown("resend", false)
 	r.hear(t, heard, "sent")
-	exec(t, r.pool, `UPDATE messages SET settle_by = clock_timestamp() WHERE id = $1::uuid`, heard)
+	exec(t, r.pool, `UPDATE messages SET settle_by = clock_timestamp() - interval '1 second' WHERE id = $1::uuid`, heard)
 	for range 2 { // the second time there is nothing left to decide
 		r.decide(t)
 		if m := read(t, r.pool, hold); m.Status != "unknown" || m.SettleBy != nil || m.UnknownReason != "timeout" {

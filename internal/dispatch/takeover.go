@@ -165,10 +165,25 @@ func (d *Dispatcher) expire(ctx context.Context) error {
 	}
 }
 
+// settleGrace is how long after its deadline a message is looked at first: the commit of a webhook takes as long at most,
+// a very busy database aside.
+const settleGrace = 500 * time.Millisecond
+
 // settle lets on_unknown decide the messages whose deadline has passed.
 func (d *Dispatcher) settle(ctx context.Context) error {
+	patience := store.Patience{
+		WorkerID: d.cfg.Owner.WorkerID(), After: d.cfg.UnknownAfter, Grace: settleGrace, Accepted: map[string]time.Time{}, Limit: 500,
+	}
+	now := time.Now()
+	d.mu.RLock()
+	for phone, ln := range d.lanes {
+		if at := ln.accepts.before(now, d.cfg.UnknownAfter/2); !at.IsZero() {
+			patience.Accepted[phone] = d.cfg.Owner.DBTime(at)
+		}
+	}
+	d.mu.RUnlock()
 	return d.store.InTx(ctx, func(tx pgx.Tx) error {
-		settled, err := d.store.SettleUnknown(ctx, tx, 500)
+		settled, err := d.store.SettleUnknown(ctx, tx, patience)
 		if err != nil {
 			return err
 		}

@@ -247,7 +247,7 @@ func TestALateUnsentOfAGivenBackJob(t *testing.T) {
 
 	job = taken(t, old, r)
 	id = job.MessageID
-	exec(t, r.pool, `UPDATE messages SET settle_by = clock_timestamp(), on_unknown = 'resend' WHERE id = $1::uuid`, id)
+	exec(t, r.pool, `UPDATE messages SET settle_by = clock_timestamp() - interval '1 second', on_unknown = 'resend' WHERE id = $1::uuid`, id)
 	r.decide(t)
 	old.unsent(bounded(t), aRun(job, id), "stopped", 0)
 	wantJobs(t, r.pool, id, "completed", "available")

@@ -51,9 +51,12 @@ type errorView struct {
 }
 
 type unknownView struct {
-	Since    *time.Time `json:"since"`
-	Reason   *string    `json:"reason"`
+	Since  *time.Time `json:"since"`
+	Reason *string    `json:"reason"`
+	// SettleBy is when on_unknown decides; null: it will not, an operator does.
 	SettleBy *time.Time `json:"settle_by"`
+	// WaitsFor is why that was put off: webhooks_waiting, webhooks_silent, held_by_meta.
+	WaitsFor *string `json:"waits_for,omitempty"`
 }
 
 type pricingView struct {
@@ -86,7 +89,7 @@ func viewMessage(m store.Message) messageView {
 		v.Template = &templateView{m.TemplateName, m.TemplateLanguage}
 	}
 	if m.Status == string(message.Unknown) {
-		v.Unknown = &unknownView{utc(m.UnknownAt), m.UnknownReason, utc(m.SettleBy)}
+		v.Unknown = &unknownView{utc(m.UnknownAt), m.UnknownReason, utc(m.SettleBy), m.SettleWaits}
 	}
 	v.HeldBy = heldBy(m)
 	return v

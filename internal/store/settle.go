@@ -47,26 +47,84 @@ type Settled struct {
 	PhoneNumberID string
 	Priority      int
 	Try           int
-	// OnUnknown is hold, resend or fail.
+	// OnUnknown is hold, resend or fail; empty for a message that was settled otherwise meanwhile, or is put off.
 	OnUnknown string
+	// Waits is why the deadline was put off; empty when it was not.
+	Waits string
+	// Told says that the message had been put off for the same reason before.
+	Told bool
 }
 
-// SettleUnknown decides up to limit unknown messages whose deadline has passed, each by its own policy: hold leaves it
-// unknown, on the operators' list; fail ends it; resend lets it wait again, and the caller puts its job in within the
-// same transaction.
-func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, limit int) ([]Settled, error) {
+// Patience is how deadlines of unknown tries are looked at.
+type Patience struct {
+	// WorkerID is who asks: messages whose WABA another living worker owns are left to that one.
+	WorkerID string
+	// After is how long an unknown try waits for a webhook.
+	After time.Duration
+	// Grace is how long after its deadline a message is looked at first: what was received by then is committed.
+	Grace time.Duration
+	// Accepted says when, in database time, the newest message of a phone number was accepted whose webhooks should have
+	// come by now.
+	Accepted map[string]time.Time
+	// Limit bounds how many messages are looked at.
+	Limit int
+}
+
+const (
+	// silentPatience and heldPatience bound, in times of Patience.After, how long a deadline is put off while the webhooks
+	// of a phone number do not arrive, and while Meta holds messages of the template. The latter is meant to be above an hour
+	// at the preset of a minute: Meta says that it lets 99 % of held messages go within that. Source: Meta's page on template
+	// pacing.
+	silentPatience = `5`
+	heldPatience   = `70`
+)
+
+// SettleUnknown decides unknown messages whose deadline has passed, each by its own policy: hold leaves it unknown, on the
+// operators' list; fail ends it; resend lets it wait again, and the caller puts its job in within the same transaction.
+//
+// Where resend or fail would be decided without evidence the deadline is put off, for as long as silentPatience and
+// heldPatience say: notifications received before the deadline are not applied yet; nothing was heard of the phone number
+// since the outcome was unknown, or since other messages were accepted; or Meta is holding messages of the same template.
+func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Settled, error) {
+	phones, accepted := make([]string, 0, len(p.Accepted)), make([]time.Time, 0, len(p.Accepted))
+	for phone, at := range p.Accepted {
+		phones, accepted = append(phones, phone), append(accepted, at)
+	}
 	rows, err := tx.Query(ctx, `
 		WITH due AS (
-			SELECT id FROM messages WHERE settle_by <= clock_timestamp() ORDER BY settle_by LIMIT $1::integer FOR UPDATE SKIP LOCKED
+			SELECT m.id, m.settle_waits AS waited, CASE
+				WHEN m.status <> 'unknown' OR m.on_unknown = 'hold' OR m.unknown_at + $3::double precision * `+heldPatience+` * interval '1 second' < clock_timestamp() THEN ''
+				WHEN EXISTS (
+					SELECT FROM held_by_meta h WHERE h.phone_number_id = m.phone_number_id AND h.template_name = coalesce(m.template_name, '')
+					  AND h.at > clock_timestamp() - $3::double precision * `+heldPatience+` * interval '1 second'
+				) THEN 'held_by_meta'
+				WHEN m.unknown_at + $3::double precision * `+silentPatience+` * interval '1 second' < clock_timestamp() THEN ''
+				WHEN w.received_at <= m.settle_by THEN 'webhooks_waiting'
+				WHEN h.heard_at IS NULL OR h.heard_at < greatest(m.unknown_at, a.at) THEN 'webhooks_silent'
+				ELSE '' END AS waits
+			FROM messages m
+			LEFT JOIN phone_hearings h ON h.phone_number_id = m.phone_number_id
+			LEFT JOIN unnest($4::text[], $6::timestamptz[]) AS a(phone, at) ON a.phone = m.phone_number_id
+			CROSS JOIN (
+				SELECT (SELECT r.received_at FROM webhook_raw r WHERE r.processed_at IS NULL AND r.attempts = 0 ORDER BY r.id LIMIT 1) AS received_at
+			) w
+			WHERE m.settle_by <= clock_timestamp() - $5::double precision * interval '1 second'
+			  AND NOT EXISTS (
+				SELECT FROM leases l WHERE l.waba_id = m.waba_id AND l.worker_id NOT IN ('', $2::text) AND l.expires_at > clock_timestamp())
+			ORDER BY m.settle_by LIMIT $1::integer FOR UPDATE OF m SKIP LOCKED
 		)
 		UPDATE messages m SET
-			settle_by = NULL,
-			status = CASE WHEN m.status <> 'unknown' THEN m.status WHEN m.on_unknown = 'fail' THEN 'failed' WHEN m.on_unknown = 'resend' THEN 'queued' ELSE m.status END,
-			failed_at = CASE WHEN m.status = 'unknown' AND m.on_unknown = 'fail' THEN clock_timestamp() ELSE m.failed_at END,
-			error_scope = CASE WHEN m.status = 'unknown' AND m.on_unknown = 'fail' THEN 'message' ELSE m.error_scope END,
-			error_title = CASE WHEN m.status = 'unknown' AND m.on_unknown = 'fail' THEN 'Outcome unknown at the deadline' ELSE m.error_title END
+			settle_by = CASE WHEN due.waits <> '' THEN clock_timestamp() + greatest($3::double precision / 4, 0.5) * interval '1 second' END,
+			settle_waits = nullif(due.waits, ''),
+			status = CASE WHEN m.status <> 'unknown' OR due.waits <> '' THEN m.status
+			              WHEN m.on_unknown = 'fail' THEN 'failed' WHEN m.on_unknown = 'resend' THEN 'queued' ELSE m.status END,
+			failed_at = CASE WHEN m.status = 'unknown' AND due.waits = '' AND m.on_unknown = 'fail' THEN clock_timestamp() ELSE m.failed_at END,
+			error_scope = CASE WHEN m.status = 'unknown' AND due.waits = '' AND m.on_unknown = 'fail' THEN 'message' ELSE m.error_scope END,
+			error_title = CASE WHEN m.status = 'unknown' AND due.waits = '' AND m.on_unknown = 'fail' THEN 'Outcome unknown at the deadline' ELSE m.error_title END
 		FROM due WHERE m.id = due.id AND m.settle_by IS NOT NULL
-		RETURNING m.id, m.phone_number_id, m.priority, m.try, CASE WHEN m.status IN ('unknown', 'failed', 'queued') THEN m.on_unknown ELSE '' END`, limit)
+		RETURNING m.id, m.phone_number_id, m.priority, m.try,
+		          CASE WHEN due.waits = '' AND m.status IN ('unknown', 'failed', 'queued') THEN m.on_unknown ELSE '' END,
+		          due.waits, due.waits = coalesce(due.waited, '')`, p.Limit, p.WorkerID, p.After.Seconds(), phones, p.Grace.Seconds(), accepted)
 	if err != nil {
 		return nil, fmt.Errorf("settling unknown messages: %w", err)
 	}
@@ -77,8 +135,11 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, limit int) ([]Sett
 	events := make([]Event, 0, len(settled))
 	now := time.Now()
 	for _, m := range settled {
-		if m.OnUnknown != "" {
+		switch {
+		case m.OnUnknown != "":
 			events = append(events, Event{MessageID: m.ID, Kind: "settled", Try: m.Try, At: now, Detail: map[string]any{"as": m.OnUnknown, "by": "deadline"}})
+		case m.Waits != "" && !m.Told:
+			events = append(events, Event{MessageID: m.ID, Kind: "settle_put_off", Try: m.Try, At: now, Detail: map[string]any{"waits": m.Waits}})
 		}
 	}
 	return settled, s.InsertEvents(ctx, tx, events)

@@ -165,6 +165,17 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 		return outcome{}, err
 	}
 	done.unknownCodes += unknown
+	heard := make(map[string]time.Time)
+	for _, p := range all {
+		for _, phone := range p.heard {
+			if p.raw.ReceivedAt.After(heard[phone]) {
+				heard[phone] = p.raw.ReceivedAt
+			}
+		}
+	}
+	if err := r.deps.Store.Heard(ctx, tx, heard); err != nil {
+		return outcome{}, err
+	}
 	unmatched, again := make([]int, len(all)), make([]bool, len(all))
 	for _, n := range applied.Unmatched {
 		p := all[from[n]]
@@ -220,6 +231,7 @@ type payload struct {
 	statuses []store.Status
 	notices  notices
 	changes  []string // what each change holds, in words fit for a metric
+	heard    []string // phone number ids that it has statuses of
 	problem  string   // why it cannot be read
 }
 
@@ -241,6 +253,9 @@ func read(w store.WaitingWebhook) payload {
 			p.changes = append(p.changes, kindOf(change.Field, len(updates)))
 			for _, u := range updates {
 				p.statuses = append(p.statuses, p.status(u))
+			}
+			if len(updates) > 0 {
+				p.heard = append(p.heard, clean(updates[0].PhoneNumberID)) // one change is of one phone number
 			}
 		}
 	}
