@@ -58,7 +58,7 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 	if err != nil {
 		return nil, fmt.Errorf("WAGATE_GRAPH_URL or WAGATE_GRAPH_VERSION: %w", err)
 	}
-	own := owner.New(owner.Config{Pool: pool, WorkerID: id, Logger: logger})
+	own := owner.New(owner.Config{Pool: pool, WorkerID: id, Logger: logger, TTL: cfg.Lease})
 	dispatcher, err := dispatch.New(dispatch.Config{
 		Store: st, Owner: own, Sender: post, Logger: logger, Registerer: registerer,
 		OpenToken: func(wabaID string, sealed []byte) (string, error) {

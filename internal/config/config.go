@@ -54,6 +54,10 @@ type Config struct {
 	// the message's on_unknown decides.
 	UnknownAfter time.Duration
 
+	// Lease (WAGATE_LEASE, 1s to 1m, preset 5s) is how long a worker owns a WABA without a word of it: a dead worker's WABAs
+	// stand still that long, and a worker that stalls for four fifths of it stops sending. All workers want the same.
+	Lease time.Duration
+
 	// BackoffMax (WAGATE_BACKOFF_MAX, 1s to 168h, preset 24h) bounds the pause after a throttle; what Meta itself says of
 	// its length is kept to.
 	BackoffMax time.Duration
@@ -105,6 +109,7 @@ func LoadFor(command Command, lookup func(string) (string, bool)) (Config, error
 		GraphVersion:       e.match("WAGATE_GRAPH_VERSION", "v23.0", graphVersion, "must look like v23.0"),
 		PostTimeout:        e.duration("WAGATE_POST_TIMEOUT", 30*time.Second, time.Second, 5*time.Minute),
 		UnknownAfter:       e.duration("WAGATE_UNKNOWN_AFTER", time.Minute, time.Second, 24*time.Hour),
+		Lease:              e.duration("WAGATE_LEASE", 5*time.Second, time.Second, time.Minute),
 		BackoffMax:         e.duration("WAGATE_BACKOFF_MAX", 24*time.Hour, time.Second, 168*time.Hour),
 		SecretKey:          e.secretKey("WAGATE_SECRET_KEY"),
 		AdminKey:           e.adminKey("WAGATE_ADMIN_KEY"),

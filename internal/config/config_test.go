@@ -25,7 +25,7 @@ func TestPresets(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Listen != "127.0.0.1:8080" || c.ListenGiven || c.GraphURL != "https://graph.facebook.com" || c.GraphVersion != "v23.0" ||
-		c.PostTimeout != 30*time.Second || c.UnknownAfter != time.Minute || c.PoolSize != 16 || c.LogLevel != slog.LevelInfo ||
+		c.PostTimeout != 30*time.Second || c.UnknownAfter != time.Minute || c.Lease != 5*time.Second || c.PoolSize != 16 || c.LogLevel != slog.LevelInfo ||
 		c.IdempotencyKeep != 24*time.Hour || len(c.MetricsAllow) != 6 {
 		t.Errorf("presets: %+v", c)
 	}
