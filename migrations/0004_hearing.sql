@@ -14,5 +14,8 @@ CREATE TABLE held_by_meta (
 );
 COMMENT ON TABLE held_by_meta IS 'When Meta last took a message in and held it back (held_for_quality_assessment, paused): its statuses then come late. No name: no template.';
 
-ALTER TABLE messages ADD COLUMN settle_waits text;
+ALTER TABLE messages
+    ADD COLUMN settle_waits text,
+    ADD COLUMN settle_resends smallint NOT NULL DEFAULT 0;
+COMMENT ON COLUMN messages.settle_resends IS 'New tries that on_unknown = resend has asked for at deadlines; after two the message is held.';
 COMMENT ON COLUMN messages.settle_waits IS 'Why the deadline of an unknown try was put off: webhooks_waiting, webhooks_silent, held_by_meta; null: it was not.';

@@ -71,16 +71,20 @@ type Patience struct {
 }
 
 const (
-	// silentPatience and heldPatience bound, in times of Patience.After, how long a deadline is put off while the webhooks
-	// of a phone number do not arrive, and while Meta holds messages of the template. The latter is meant to be above an hour
-	// at the preset of a minute: Meta says that it lets 99 % of held messages go within that. Source: Meta's page on template
-	// pacing.
+	// silentPatience bounds, in times of Patience.After, how long a deadline is put off while the webhooks of a phone number
+	// do not arrive.
 	silentPatience = `5`
-	heldPatience   = `70`
+	// heldPatience bounds it while Meta holds messages of the template, and in any case: above an hour at the preset of a
+	// minute, as Meta says that it lets 99 % of held messages go within that. Source: Meta's page on template pacing.
+	heldPatience = `70`
+	// maxResends is how often resend is decided for one message: a Cloud API that answers every try with an error of its own
+	// must not make it go out for ever.
+	maxResends = `2`
 )
 
 // SettleUnknown decides unknown messages whose deadline has passed, each by its own policy: hold leaves it unknown, on the
-// operators' list; fail ends it; resend lets it wait again, and the caller puts its job in within the same transaction.
+// operators' list; fail ends it; resend lets it wait again, twice at most, and the caller puts its job in within the same
+// transaction.
 //
 // Where resend or fail would be decided without evidence the deadline is put off, for as long as silentPatience and
 // heldPatience say: notifications received before the deadline are not applied yet; nothing was heard of the phone number
@@ -92,17 +96,20 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 	}
 	rows, err := tx.Query(ctx, `
 		WITH due AS (
-			SELECT m.id, m.settle_waits AS waited, CASE
-				WHEN m.status <> 'unknown' OR m.on_unknown = 'hold' OR m.unknown_at + $3::double precision * `+heldPatience+` * interval '1 second' < clock_timestamp() THEN ''
+			SELECT m.id, p.policy, m.settle_waits AS waited, CASE
+				WHEN m.status <> 'unknown' OR p.policy = 'hold' OR m.unknown_at + $3::double precision * `+heldPatience+` * interval '1 second' < clock_timestamp() THEN ''
 				WHEN EXISTS (
 					SELECT FROM held_by_meta h WHERE h.phone_number_id = m.phone_number_id AND h.template_name = coalesce(m.template_name, '')
 					  AND h.at > clock_timestamp() - $3::double precision * `+heldPatience+` * interval '1 second'
 				) THEN 'held_by_meta'
-				WHEN m.unknown_at + $3::double precision * `+silentPatience+` * interval '1 second' < clock_timestamp() THEN ''
 				WHEN w.received_at <= m.settle_by THEN 'webhooks_waiting'
+				WHEN m.unknown_at + $3::double precision * `+silentPatience+` * interval '1 second' < clock_timestamp() THEN ''
 				WHEN h.heard_at IS NULL OR h.heard_at < greatest(m.unknown_at, a.at) THEN 'webhooks_silent'
 				ELSE '' END AS waits
 			FROM messages m
+			CROSS JOIN LATERAL (
+				SELECT CASE WHEN m.on_unknown = 'resend' AND m.settle_resends >= `+maxResends+` THEN 'hold' ELSE m.on_unknown END AS policy
+			) p
 			LEFT JOIN phone_hearings h ON h.phone_number_id = m.phone_number_id
 			LEFT JOIN unnest($4::text[], $6::timestamptz[]) AS a(phone, at) ON a.phone = m.phone_number_id
 			CROSS JOIN (
@@ -117,13 +124,14 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 			settle_by = CASE WHEN due.waits <> '' THEN clock_timestamp() + greatest($3::double precision / 4, 0.5) * interval '1 second' END,
 			settle_waits = nullif(due.waits, ''),
 			status = CASE WHEN m.status <> 'unknown' OR due.waits <> '' THEN m.status
-			              WHEN m.on_unknown = 'fail' THEN 'failed' WHEN m.on_unknown = 'resend' THEN 'queued' ELSE m.status END,
-			failed_at = CASE WHEN m.status = 'unknown' AND due.waits = '' AND m.on_unknown = 'fail' THEN clock_timestamp() ELSE m.failed_at END,
-			error_scope = CASE WHEN m.status = 'unknown' AND due.waits = '' AND m.on_unknown = 'fail' THEN 'message' ELSE m.error_scope END,
-			error_title = CASE WHEN m.status = 'unknown' AND due.waits = '' AND m.on_unknown = 'fail' THEN 'Outcome unknown at the deadline' ELSE m.error_title END
+			              WHEN due.policy = 'fail' THEN 'failed' WHEN due.policy = 'resend' THEN 'queued' ELSE m.status END,
+			settle_resends = m.settle_resends + CASE WHEN m.status = 'unknown' AND due.waits = '' AND due.policy = 'resend' THEN 1 ELSE 0 END,
+			failed_at = CASE WHEN m.status = 'unknown' AND due.waits = '' AND due.policy = 'fail' THEN clock_timestamp() ELSE m.failed_at END,
+			error_scope = CASE WHEN m.status = 'unknown' AND due.waits = '' AND due.policy = 'fail' THEN 'message' ELSE m.error_scope END,
+			error_title = CASE WHEN m.status = 'unknown' AND due.waits = '' AND due.policy = 'fail' THEN 'Outcome unknown at the deadline' ELSE m.error_title END
 		FROM due WHERE m.id = due.id AND m.settle_by IS NOT NULL
 		RETURNING m.id, m.phone_number_id, m.priority, m.try,
-		          CASE WHEN due.waits = '' AND m.status IN ('unknown', 'failed', 'queued') THEN m.on_unknown ELSE '' END,
+		          CASE WHEN due.waits = '' AND m.status IN ('unknown', 'failed', 'queued') THEN due.policy ELSE '' END,
 		          due.waits, due.waits = coalesce(due.waited, '')`, p.Limit, p.WorkerID, p.After.Seconds(), phones, p.Grace.Seconds(), accepted)
 	if err != nil {
 		return nil, fmt.Errorf("settling unknown messages: %w", err)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -46,6 +47,8 @@ func TestSettlingWaitsForEvidence(t *testing.T) {
 		{name: "Meta holds another template", onUnknown: "resend", set: held("other", "1 s") + heard("1 s"), status: "queued"},
 		{name: "silent for long", onUnknown: "resend", set: `UPDATE messages SET unknown_at = unknown_at - interval '240 s'`, status: "queued"},
 		{name: "held for long", onUnknown: "resend", set: held("offer", "1 s") + `UPDATE messages SET unknown_at = unknown_at - interval '4140 s'`, status: "queued"},
+		{name: "resent twice already", onUnknown: "resend", set: heard("1 s") + `;UPDATE messages SET settle_resends = 2`, status: "unknown"},
+		{name: "resent once already", onUnknown: "resend", set: heard("1 s") + `;UPDATE messages SET settle_resends = 1`, status: "queued"},
 		{name: "another worker owns the WABA", onUnknown: "resend", status: "unknown",
 			set: heard("1 s") + `;INSERT INTO leases VALUES ('100', 'other', 1, clock_timestamp() + interval '5 s')`},
 		{name: "another worker owned the WABA", onUnknown: "resend", status: "queued",
@@ -72,6 +75,9 @@ func TestSettlingWaitsForEvidence(t *testing.T) {
 			got := scalar[string](t, pool, `SELECT concat_ws('|', status, coalesce(settle_waits, '')) FROM messages WHERE id = $1`, id)
 			if want := c.status + "|" + c.waits; got != want {
 				t.Fatalf("%s, want %s", got, want)
+			}
+			if n, want := scalar[int](t, pool, `SELECT settle_resends FROM messages WHERE id = $1`, id), strings.Count(c.set, "resends = 1")+1; c.status == "queued" && n != want {
+				t.Errorf("%d resends are counted, want %d", n, want)
 			}
 			put := scalar[int](t, pool, `SELECT count(*) FROM message_events WHERE message_id = $1 AND kind = 'settle_put_off'`, id)
 			if want := map[bool]int{true: 1}[c.waits != ""]; put != want {
