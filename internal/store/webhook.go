@@ -81,11 +81,15 @@ func (s *Store) TakeRaw(ctx context.Context, tx pgx.Tx, limit int, maxBytes int6
 
 const takeRawSQL = `
 	SELECT id, octet_length(body)::bigint, attempts, received_at, extract(epoch FROM clock_timestamp() - received_at)::double precision,
-	       attempts > 0 AND (error IS NULL OR starts_with(error, '` + ProblemUnmatched + `'))
+	       ` + rawAppliedOnce + `
 	FROM webhook_raw
 	WHERE processed_at IS NULL
 	  AND (attempts = 0 OR received_at + make_interval(secs => attempts * attempts) <= clock_timestamp())
 	ORDER BY id LIMIT $1::integer FOR UPDATE SKIP LOCKED`
+
+// rawAppliedOnce says of a row that an earlier attempt was committed, with all that the notification says but for statuses
+// that found no message.
+const rawAppliedOnce = `(attempts > 0 AND (error IS NULL OR starts_with(error, '` + ProblemUnmatched + `')))`
 
 // loadBodies comes after the choice, so that no more than the bound is read.
 func (s *Store) loadBodies(ctx context.Context, tx pgx.Tx, set []WaitingWebhook) error {
