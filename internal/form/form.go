@@ -134,6 +134,20 @@ func Word[T any](o *Object, name string, parse func(string) (T, error)) T {
 	return v
 }
 
+// Bool reads true or false; absent and null are preset.
+func (o *Object) Bool(name string, preset bool) bool {
+	raw := o.Raw(name)
+	if raw == nil {
+		return preset
+	}
+	var b bool
+	if json.Unmarshal(raw, &b) != nil {
+		o.Fault(name, "must be true or false")
+		return preset
+	}
+	return b
+}
+
 // Time reads an RFC 3339 time; zero when absent, null or at fault. A zone other than UTC is taken and given as UTC.
 func (o *Object) Time(name string) time.Time {
 	return Word(o, name, func(s string) (time.Time, error) {
@@ -270,4 +284,23 @@ func (o *Object) Integers(name string, limit, low, high int) []int {
 		numbers = append(numbers, n)
 	}
 	return numbers
+}
+
+// Words reads an array of strings that parse takes; its error is the fault of an element.
+func Words[T any](o *Object, name string, limit int, parse func(string) (T, error)) []T {
+	var words []T
+	for i, raw := range o.elements(name, limit) {
+		var s string
+		if json.Unmarshal(raw, &s) != nil {
+			o.element(name).Fault(strconv.Itoa(i), "must be a string")
+			continue
+		}
+		v, err := parse(s)
+		if err != nil {
+			o.element(name).Fault(strconv.Itoa(i), "%s", err.Error())
+			continue
+		}
+		words = append(words, v)
+	}
+	return words
 }

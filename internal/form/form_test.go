@@ -11,11 +11,13 @@ import (
 
 func TestValues(t *testing.T) {
 	var faults []cloudapi.Fault
-	o := Parse([]byte(`{"s":"x","n":1.5,"i":7,"none":null,"o":{"a":1},"list":["a","b"],"days":[1,7],"m":{"k":"v"},"t":"2026-12-01T10:00:00+01:00"}`), "", &faults)
+	o := Parse([]byte(`{"s":"x","yes":true,"n":1.5,"i":7,"none":null,"o":{"a":1},"list":["a","b"],"days":[1,7],"m":{"k":"v"},"t":"2026-12-01T10:00:00+01:00"}`), "", &faults)
 	preset := 80.0
 	if o.Text("s", 5) != "x" || *o.Number("n", nil, 0, 2) != 1.5 || *o.Integer("i", nil, 0, 9) != 7 || o.Number("none", &preset, 0, 1) != nil ||
 		*o.Number("absent", &preset, 0, 1) != 80 || o.Count("absent", 3, 1, 5) != 3 || o.Object("o").Count("a", 0, 0, 5) != 1 ||
 		!slices.Equal(o.Texts("list", 2, 1), []string{"a", "b"}) || !slices.Equal(o.Integers("days", 7, 1, 7), []int{1, 7}) || o.Map("m", 1, 1, 1)["k"] != "v" ||
+		!o.Bool("yes", false) || !o.Bool("none", true) || o.Bool("absent", false) ||
+		!slices.Equal(Words(o, "list", 2, func(s string) (string, error) { return s + s, nil }), []string{"aa", "bb"}) ||
 		o.Time("t").Format("15:04Z07:00") != "09:00Z" {
 		t.Error("a value was read wrong")
 	}
@@ -42,6 +44,11 @@ func TestFaults(t *testing.T) {
 		{`{"a":"x\u0000"}`, func(o *Object) { o.Text("a", 3) }, "/a", "NUL"},
 		{`{"a":"x"}`, func(o *Object) { Word(o, "a", no) }, "/a", "no word"},
 		{`{"a":1}`, func(o *Object) { Word(o, "a", no) }, "/a", "string"},
+		{`{"a":1}`, func(o *Object) { o.Bool("a", true) }, "/a", "true or false"},
+		{`{"a":"true"}`, func(o *Object) { o.Bool("a", true) }, "/a", "true or false"},
+		{`{"a":["x"]}`, func(o *Object) { Words(o, "a", 3, no) }, "/a/0", "no word"},
+		{`{"a":[1]}`, func(o *Object) { Words(o, "a", 3, no) }, "/a/0", "string"},
+		{`{"a":["x","x"]}`, func(o *Object) { Words(o, "a", 1, no) }, "/a", "at most 1"},
 		{`{"a":"yesterday"}`, func(o *Object) { o.Time("a") }, "/a", "RFC 3339"},
 		{`{"a":0}`, func(o *Object) { o.Number("a", nil, 0.001, 1) }, "/a", "0.001"},
 		{`{"a":"NaN"}`, func(o *Object) { o.Number("a", nil, 0.001, 1) }, "/a", "number"},

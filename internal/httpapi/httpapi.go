@@ -138,6 +138,8 @@ func (a *API) routes() {
 	e.GET("/v1/pauses", a.authed(access.Manage, unrestricted(a.listPauses)))
 	e.DELETE("/v1/pauses/:id", a.authed(access.Manage, unrestricted(a.deletePause)))
 
+	a.webhookRoutes()
+
 	e.POST("/v1/keys", a.authed(access.Admin, unrestricted(a.postKey)))
 	e.GET("/v1/keys", a.authed(access.Admin, unrestricted(a.listKeys)))
 	e.GET("/v1/keys/:id", a.authed(access.Admin, unrestricted(a.getKey)))

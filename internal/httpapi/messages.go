@@ -234,15 +234,33 @@ func (a *API) listMessages(c echo.Context, key access.Key) error {
 	return c.JSON(http.StatusOK, map[string]any{"messages": views, "next_cursor": next})
 }
 
-// filter reads the query of a list.
-func filter(query map[string][]string) (store.Filter, error) {
-	f := store.Filter{Limit: presetLimit}
+// readQuery gives each parameter of a list's query to read; its error makes the answer name the parameter.
+func readQuery(query map[string][]string, read func(name, value string) error) error {
 	for name, values := range query {
 		v := values[0]
 		if len(values) > 1 || v == "" || len(v) > 300 || strings.ContainsRune(v, 0) || strings.ToValidUTF8(v, "") != v {
-			return f, errors.New("The query parameter " + strconv.Quote(clip(name)) + " must be given once, with 1 to 300 bytes of text.")
+			return errors.New("The query parameter " + strconv.Quote(clip(name)) + " must be given once, with 1 to 300 bytes of text.")
 		}
-		var err error
+		if read(name, v) != nil {
+			return errors.New("The query parameter " + strconv.Quote(clip(name)) + " is not known or not valid.")
+		}
+	}
+	return nil
+}
+
+// readLimit reads how many a page may hold.
+func readLimit(v string) (int, error) {
+	n, err := strconv.Atoi(v)
+	if err == nil && (n < 1 || n > maxLimit) {
+		err = errors.New("out of range")
+	}
+	return n, err
+}
+
+// filter reads the query of a list of messages.
+func filter(query map[string][]string) (store.Filter, error) {
+	f := store.Filter{Limit: presetLimit}
+	err := readQuery(query, func(name, v string) (err error) {
 		switch name {
 		case "status":
 			if f.Status = v; !message.Status(v).Valid() {
@@ -259,27 +277,22 @@ func filter(query map[string][]string) (store.Filter, error) {
 		case "created_before":
 			f.CreatedBefore, err = time.Parse(time.RFC3339, v)
 		case "limit":
-			if f.Limit, err = strconv.Atoi(v); err == nil && (f.Limit < 1 || f.Limit > maxLimit) {
-				err = errors.New("out of range")
-			}
+			f.Limit, err = readLimit(v)
 		case "cursor":
 			f.Before, err = message.ParseID(v)
 		default:
 			tag, ok := strings.CutPrefix(name, "tag.")
 			if !ok || tag == "" || strings.ContainsRune(tag, 0) {
-				err = errors.New("unknown")
-				break
+				return errors.New("unknown")
 			}
 			if f.Tags == nil {
 				f.Tags = map[string]string{}
 			}
 			f.Tags[tag] = v
 		}
-		if err != nil {
-			return f, errors.New("The query parameter " + strconv.Quote(clip(name)) + " is not known or not valid.")
-		}
-	}
-	return f, nil
+		return err
+	})
+	return f, err
 }
 
 func clip(s string) string { return s[:min(len(s), 80)] }
