@@ -322,7 +322,7 @@ func TestCommandLine(t *testing.T) {
 	r := &rig{t: t, env: map[string]string{}}
 	r.want(0, []string{"limits", "settle", "Exit status"})
 	r.want(0, []string{"limits", "settle"}, "--help")
-	for _, name := range []string{"limits", "wabas", "phones", "pauses", "pause", "resume", "messages", "message", "cancel", "resend", "settle", "keys"} {
+	for _, name := range []string{"limits", "wabas", "phones", "pauses", "pause", "resume", "messages", "message", "cancel", "resend", "settle", "webhooks", "keys"} {
 		r.want(0, []string{"gatewayctl " + name, "Example"}, name, "--help")
 	}
 	r.want(2, []string{`no command "fly"`}, "fly")
