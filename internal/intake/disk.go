@@ -20,7 +20,8 @@ const (
 	lookEvery = 5 * time.Second
 	// findEvery is how often the data directory is looked for while the database cannot be asked.
 	findEvery = time.Minute
-	// A disk is short with less than minFree, or with less than 2 % while that is below wantFree.
+	// A disk is short with less than minFree (a quarter of a disk so small that this is less), or with less than 2 % while
+	// that is below wantFree.
 	minFree  = 256 << 20
 	wantFree = 2 << 30
 )
@@ -108,7 +109,7 @@ func (d *disk) look(ctx context.Context, now time.Time) {
 	short := false
 	for _, dir := range d.dirs {
 		free, total, err := d.space(dir)
-		short = short || (err == nil && free < max(minFree, min(total/50, wantFree)))
+		short = short || (err == nil && free < max(min(minFree, total/4), min(total/50, wantFree)))
 	}
 	d.mu.Lock()
 	changed := short != d.short

@@ -61,7 +61,7 @@ func TestDiskIsSeen(t *testing.T) {
 		free, total uint64
 		short       bool
 	}{
-		{300 << 20, 1 << 30, false}, {255 << 20, 1 << 30, true}, {300 << 20, 100 << 30, true}, {2049 << 20, 100 << 30, false},
+		{51 << 20, 200 << 20, false}, {49 << 20, 200 << 20, true}, {300 << 20, 1 << 30, false}, {255 << 20, 1 << 30, true}, {300 << 20, 100 << 30, true}, {2049 << 20, 100 << 30, false},
 		{2049 << 20, 10 << 40, false}, {2047 << 20, 10 << 40, true},
 	} {
 		free, total = c.free, c.total
