@@ -83,7 +83,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	g.cancel = cancel
 	g.server = api.Server()
 	g.wg.Go(func() { _ = receiver.Run(run) })
-	g.wg.Go(func() { maintain(run, st, cfg, logger) })
+	g.wg.Go(func() { maintain(run, st, jobs, cfg, logger) })
 	g.wg.Go(func() { owner.Watch(run, pool, "", owner.DeadPoll, logger) })
 	go func() { g.served <- g.server.Serve(g.listener) }()
 	return g, nil

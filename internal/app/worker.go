@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -108,9 +109,9 @@ func (w *Worker) Stop(ctx context.Context) error {
 	return w.err
 }
 
-// maintain makes partitions ahead, forgets old idempotency keys and drops what is past its retention, at the start and
-// every hour; what fails is tried again after a minute.
-func maintain(ctx context.Context, st *store.Store, cfg config.Config, logger *slog.Logger) {
+// maintain makes partitions ahead, forgets old idempotency keys, mends what is stranded and drops what is past its retention,
+// at the start and every hour; what fails is tried again after a minute.
+func maintain(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg config.Config, logger *slog.Logger) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -134,6 +135,10 @@ func maintain(ctx context.Context, st *store.Store, cfg config.Config, logger *s
 				break
 			}
 		}
+		if err := mendStranded(ctx, st, jobs, cfg, logger); err != nil && ctx.Err() == nil {
+			logger.WarnContext(ctx, "looking for stranded messages failed, will be tried again in a minute", "err", err)
+			next = time.Minute
+		}
 		if days := cfg.RetentionDays; days > 0 {
 			dropped, err := st.DropBefore(ctx, time.Now().AddDate(0, 0, -days))
 			switch {
@@ -145,6 +150,39 @@ func maintain(ctx context.Context, st *store.Store, cfg config.Config, logger *s
 			}
 		}
 		timer.Reset(next)
+	}
+}
+
+// strandedFrom is how old a message without a job must be to be taken for stranded.
+const strandedFrom = 5 * time.Minute
+
+// mendStranded gives messages that wait without a job a new one, and tells of it: none should be there.
+func mendStranded(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg config.Config, logger *slog.Logger) error {
+	const atOnce = 1000
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
+	for {
+		var waiting []store.Again
+		var unknown int
+		err := st.InTx(ctx, func(tx pgx.Tx) (err error) {
+			if waiting, unknown, err = st.Stranded(ctx, tx, strandedFrom, time.Now().Add(cfg.UnknownAfter), atOnce); err != nil {
+				return err
+			}
+			sends := make([]queue.Send, len(waiting))
+			for i, m := range waiting {
+				sends[i] = queue.Send{MessageID: m.ID, PhoneNumberID: m.PhoneNumberID, Priority: m.Priority}
+			}
+			return jobs.Insert(ctx, tx, sends)
+		})
+		if err != nil {
+			return err
+		}
+		if len(waiting)+unknown > 0 {
+			logger.ErrorContext(ctx, "messages had lost their jobs: those that wait have new ones, those that were being sent are unknown", "waiting", len(waiting), "unknown", unknown)
+		}
+		if len(waiting)+unknown < atOnce {
+			return nil
+		}
 	}
 }
 
