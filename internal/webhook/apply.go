@@ -83,6 +83,9 @@ func (r *Receiver) applyEach(ctx context.Context, n int) error {
 		}
 		w := set[0]
 		result := store.RawResult{ID: w.ID, Done: fault == lasting || w.Attempts+1 >= maxAttempts, Problem: problem(err)}
+		if w.Applied { // kept in mind, or its notices would be followed again
+			result.Problem = store.ProblemUnmatched + "some of its statuses yet; then " + result.Problem
+		}
 		if result.Done {
 			r.metrics.aside.Inc()
 		}

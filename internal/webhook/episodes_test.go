@@ -155,6 +155,24 @@ func TestNoticesOfANotificationThatWaitsCountOnce(t *testing.T) {
 	if n := scalar[int](t, pool, `SELECT sum(messages)::integer FROM inbound_seconds`); n != 1 {
 		t.Errorf("%d inbound messages counted, want 1", n)
 	}
+	// Nor does it when a later try fails in the database.
+	id := putMessages(t, pool, 1)[0]
+	exec(t, pool, `INSERT INTO wamids (wamid, message_id) VALUES ('wamid.stranger', $1)`, id)
+	exec(t, pool, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$`)
+	exec(t, pool, `CREATE TRIGGER refuse BEFORE INSERT ON message_events FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	exec(t, pool, `UPDATE webhook_raw SET attempts = 2, received_at = clock_timestamp() - interval '5 seconds'`)
+	drain(t, r)
+	exec(t, pool, `DROP TRIGGER refuse ON message_events`)
+	if !scalar[bool](t, pool, `SELECT attempts = 3 AND processed_at IS NULL AND error LIKE '%database error P0001' FROM webhook_raw`) {
+		t.Fatalf("the try did not fail: %s", scalar[string](t, pool, `SELECT concat_ws('|', attempts, processed_at, error) FROM webhook_raw`))
+	}
+	exec(t, pool, `DELETE FROM wamids`)
+	exec(t, pool, `UPDATE webhook_raw SET received_at = received_at - interval '20 seconds'`)
+	drain(t, r)
+	if n := scalar[int](t, pool, `SELECT sum(messages)::integer FROM inbound_seconds`); n != 1 {
+		t.Errorf("%d inbound messages counted after a try that failed, want 1", n)
+	}
+	exec(t, pool, `UPDATE webhook_raw SET processed_at = NULL`)
 	// A try that failed has told nothing: the next one does.
 	exec(t, pool, `UPDATE webhook_raw SET error = 'database error P0001', received_at = received_at - interval '10 seconds'`)
 	drain(t, r)
