@@ -35,9 +35,10 @@ type run struct {
 	ln  *lane
 	job queue.Job
 	msg store.Outbound
-	// try is the number of the try that is made.
-	try  int
-	body []byte
+	// try is the number of the try that is made, epoch that of the lease under which it is marked.
+	try   int
+	epoch int64
+	body  []byte
 	// grant has its slot.
 	grant limiter.Grant
 	// paired says that it has a token of its recipient, reserved that it has a place among a portfolio's recipients.

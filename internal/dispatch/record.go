@@ -55,6 +55,7 @@ func (d *Dispatcher) finish(ctx context.Context, e ending) queue.Verdict {
 // with cause, after wait, or, without any of these, at once and from its old place in the lane.
 func (d *Dispatcher) reopen(ctx context.Context, r *run, re store.Reopen, hold *store.Hold, wait time.Duration, cause error) queue.Verdict {
 	back := hold == nil && cause == nil && wait <= 0
+	re.MarkedBy, re.Epoch = d.cfg.Owner.WorkerID(), r.epoch
 	err := d.untilRecorded(ctx, func(ctx context.Context) error {
 		_, err := d.reopens.Do(ctx, reopening{reopen: &re, job: r.job, back: back, hold: hold})
 		return err

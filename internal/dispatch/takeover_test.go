@@ -356,3 +356,32 @@ func aRun(job queue.Job, id uuid.UUID) *run {
 	w.line.Close()
 	return &run{ln: &lane{phone: testPhone, waba: w}, job: job, msg: store.Outbound{ID: id}, try: 1}
 }
+
+// A worker whose mark failed does not know whether it was made. Was it not, and the next owner has begun a try of the same
+// number, then that one is not cleared: its message would wait without a job, or be sent twice.
+func TestAFailedMarkLeavesTheTryOfTheNextOwner(t *testing.T) {
+	old, r := newOwners(t)
+	for _, status := range []string{"sending", "unknown"} {
+		id := old.accept(t)
+		job := claim(t, r.pool, id, "worker-a")
+		begun(t, r.pool, id, "worker-b", time.Now())
+		exec(t, r.pool, `UPDATE messages SET status = $2::text, epoch = 5 WHERE id = $1::uuid`, id, status)
+		old.unsent(bounded(t), aRun(job, id), "mark_failed", time.Second)
+		if m := read(t, r.pool, id); m.Status != status {
+			t.Errorf("the try of worker-b, %s, was made %s", status, m.Status)
+		}
+		wantEvents(t, r.pool, id)
+
+		// Nor its own of a later ownership.
+		exec(t, r.pool, `UPDATE messages SET marked_by = 'worker-a', epoch = 7 WHERE id = $1::uuid`, id)
+		earlier := aRun(job, id)
+		earlier.epoch = 3
+		old.unsent(bounded(t), earlier, "mark_failed", time.Second)
+		if m := read(t, r.pool, id); m.Status != status {
+			t.Errorf("the try of epoch 7, %s, was made %s by one of epoch 3", status, m.Status)
+		}
+		earlier.epoch = 7
+		old.unsent(bounded(t), earlier, "mark_failed", time.Second)
+		wantQueued(t, r.pool, id)
+	}
+}

@@ -56,7 +56,8 @@ func (d *Dispatcher) Handle(ctx context.Context, job queue.Job) queue.Verdict {
 	}
 	r.grant, r.paired = grant, true
 	ln.waba.slots.Add(1)
-	mark := store.Mark{ID: msg.ID, Try: msg.Try, WABAID: ln.waba.id, Epoch: ln.waba.lease.Epoch, Slot: d.cfg.Owner.SlotTime(r.grant.Slot)}
+	r.epoch = ln.waba.lease.Epoch
+	mark := store.Mark{ID: msg.ID, Try: msg.Try, WABAID: ln.waba.id, Epoch: r.epoch, Slot: d.cfg.Owner.SlotTime(r.grant.Slot)}
 	if !grant.PairTAT.IsZero() {
 		mark.PhoneNumberID, mark.User, mark.PairTAT = ln.phone, msg.User, d.cfg.Owner.DBTime(grant.PairTAT)
 	}

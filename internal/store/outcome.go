@@ -168,50 +168,55 @@ type Reopen struct {
 	Event    string
 	Retry    bool
 	Throttle bool
+	// MarkedBy and Epoch say whose try it is, where the number alone does not: a worker whose mark failed, so that nobody
+	// knows whether it was made, must not clear that of the next owner. Empty and 0 stand for any.
+	MarkedBy string
+	Epoch    int64
 	At       time.Time
 	Code     int
 	Reason   string
 }
 
-// ReopenTries clears the marks of tries that sent nothing. It returns the ids of messages that had been taken for
+// ReopenTries clears the marks of tries that sent nothing; one that is not the message's newest, or somebody else's, changes
+// nothing and leaves no event. It returns the ids of messages that had been taken for
 // unknown meanwhile: their jobs are gone and the caller puts new ones in.
 func (s *Store) ReopenTries(ctx context.Context, tx pgx.Tx, set []Reopen) (orphans map[uuid.UUID]bool, err error) {
 	n := len(set)
 	ids, tries, retries, throttles := make([]uuid.UUID, n), make([]int32, n), make([]int32, n), make([]int32, n)
-	events := make([]Event, 0, n)
+	workers, epochs := make([]string, n), make([]int64, n)
 	for i, r := range set {
-		ids[i], tries[i] = r.ID, int32(r.Try) //nolint:gosec // small
+		ids[i], tries[i], workers[i], epochs[i] = r.ID, int32(r.Try), r.MarkedBy, r.Epoch //nolint:gosec // small
 		if r.Retry {
 			retries[i] = 1
 		}
 		if r.Throttle {
 			throttles[i] = 1
 		}
-		if r.Event != "" {
-			o := Outcome{ErrorCode: r.Code, Reason: r.Reason}
-			events = append(events, Event{MessageID: r.ID, Kind: r.Event, Try: r.Try, At: r.At, Detail: o.detail()})
-		}
 	}
 	lo, hi := bounds(ids)
 	rows, err := tx.Query(ctx, `
 		WITH cur AS (
 			SELECT m.id, m.status, u.retries, u.throttles
-			FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[]) AS u(id, try, retries, throttles)
+			FROM unnest($1::uuid[], $2::integer[], $3::integer[], $4::integer[], $7::text[], $8::bigint[]) AS u(id, try, retries, throttles, worker, epoch)
 			JOIN messages m ON m.id = u.id AND m.try = u.try
-			WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $5::uuid AND $6::uuid AND m.status IN ('sending', 'unknown')
+			WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $5::uuid AND $6::uuid
+			  AND (u.worker = '' OR m.marked_by = u.worker) AND (u.epoch = 0 OR m.epoch = u.epoch)
 			ORDER BY m.id FOR NO KEY UPDATE OF m
+		), opened AS (
+			UPDATE messages m
+			SET status = 'queued', slot_at = NULL, settle_by = NULL, retries = m.retries + cur.retries, throttles = m.throttles + cur.throttles
+			FROM cur WHERE m.id = cur.id AND m.id = ANY($1::uuid[]) AND m.id BETWEEN $5::uuid AND $6::uuid AND cur.status IN ('sending', 'unknown')
 		)
-		UPDATE messages m
-		SET status = 'queued', slot_at = NULL, settle_by = NULL, retries = m.retries + cur.retries, throttles = m.throttles + cur.throttles
-		FROM cur WHERE m.id = cur.id AND m.id = ANY($1::uuid[]) AND m.id BETWEEN $5::uuid AND $6::uuid
-		RETURNING m.id, cur.status`, ids, tries, retries, throttles, lo, hi)
+		SELECT id, status FROM cur`, ids, tries, retries, throttles, lo, hi, workers, epochs)
 	if err != nil {
 		return nil, fmt.Errorf("reopening %d tries: %w", n, err)
 	}
 	orphans = make(map[uuid.UUID]bool)
+	ours := make(map[uuid.UUID]bool, n)
 	var id uuid.UUID
 	var was string
 	_, err = pgx.ForEachRow(rows, []any{&id, &was}, func() error {
+		ours[id] = true
 		if was == "unknown" {
 			orphans[id] = true
 		}
@@ -219,6 +224,13 @@ func (s *Store) ReopenTries(ctx context.Context, tx pgx.Tx, set []Reopen) (orpha
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reopening %d tries: %w", n, err)
+	}
+	events := make([]Event, 0, n)
+	for _, r := range set {
+		if r.Event != "" && ours[r.ID] {
+			o := Outcome{ErrorCode: r.Code, Reason: r.Reason}
+			events = append(events, Event{MessageID: r.ID, Kind: r.Event, Try: r.Try, At: r.At, Detail: o.detail()})
+		}
 	}
 	return orphans, s.InsertEvents(ctx, tx, events)
 }

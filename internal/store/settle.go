@@ -115,7 +115,7 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 			CROSS JOIN (
 				SELECT (SELECT r.received_at FROM webhook_raw r WHERE r.processed_at IS NULL AND r.attempts = 0 ORDER BY r.id LIMIT 1) AS received_at
 			) w
-			WHERE m.settle_by <= clock_timestamp() - $5::double precision * interval '1 second'
+			WHERE m.settle_by <= now() - $5::double precision * interval '1 second'
 			  AND NOT EXISTS (
 				SELECT FROM leases l WHERE l.waba_id = m.waba_id AND l.worker_id NOT IN ('', $2::text) AND l.expires_at > clock_timestamp())
 			ORDER BY m.settle_by LIMIT $1::integer FOR UPDATE OF m SKIP LOCKED
