@@ -18,6 +18,7 @@ func (s *Server) controlRoutes(mux *http.ServeMux) {
 		writeJSON(w, http.StatusOK, s.Ledger())
 	})
 	mux.HandleFunc("GET /_sim/ledger/messages", s.serveAccepts)
+	mux.HandleFunc("GET /_sim/ledger/missed", s.serveMissed)
 	mux.HandleFunc("PUT /_sim/limits", s.serveLimits)
 	mux.HandleFunc("PUT /_sim/phones/{id}", s.servePhone)
 	mux.HandleFunc("PUT /_sim/webhook", s.serveWebhook)
@@ -50,24 +51,34 @@ func controlError(w http.ResponseWriter, status int, text string) {
 
 // serveAccepts pages through the accepts; next is the after of the following page.
 func (s *Server) serveAccepts(w http.ResponseWriter, r *http.Request) {
-	after, err := intParam(r.URL.Query(), "after", 0)
-	if err != nil {
-		controlError(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	limit, err := intParam(r.URL.Query(), "limit", 1000)
-	if err != nil {
-		controlError(w, http.StatusBadRequest, err.Error())
+	after, limit, ok := readPage(w, r)
+	if !ok {
 		return
 	}
 	page := struct {
 		Messages []Accept `json:"messages"`
 		Next     int64    `json:"next"`
-	}{s.Accepts(after, int(min(limit, 10_000))), after}
+	}{s.Accepts(after, limit), after}
 	if n := len(page.Messages); n > 0 {
 		page.Next = page.Messages[n-1].Seq
 	}
 	writeJSON(w, http.StatusOK, page)
+}
+
+// readPage reads after and limit of a request; it answers 400 itself.
+func readPage(w http.ResponseWriter, r *http.Request) (after int64, limit int, ok bool) {
+	var n [2]int64
+	for i, p := range []struct {
+		name string
+		def  int64
+	}{{"after", 0}, {"limit", 1000}} {
+		var err error
+		if n[i], err = intParam(r.URL.Query(), p.name, p.def); err != nil {
+			controlError(w, http.StatusBadRequest, err.Error())
+			return 0, 0, false
+		}
+	}
+	return n[0], int(min(n[1], 10_000)), true
 }
 
 func intParam(q url.Values, name string, def int64) (int64, error) {

@@ -18,6 +18,14 @@ type graphError struct {
 	regain                int  // minutes, in X-Business-Use-Case-Usage
 }
 
+// told is what the client sees: the code, or the HTTP status where there is no body.
+func (e *graphError) told() int {
+	if e.noBody {
+		return e.status
+	}
+	return e.code
+}
+
 // coded makes an error with the HTTP status and title that Meta gives the code.
 func coded(code, subcode int, details string) *graphError {
 	status, title := codeOf(code)

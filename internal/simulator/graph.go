@@ -55,6 +55,11 @@ func (s *Server) routes() *http.ServeMux {
 // that come before an accept, limits, accept, and then how the answer goes out.
 func (s *Server) serveMessages(w http.ResponseWriter, r *http.Request, marketing bool) {
 	arrival := s.now()
+	worker := r.Header.Get("X-Wagate-Worker")
+	worker = worker[:min(len(worker), maxName)]
+	underWay := s.flights.of(worker)
+	underWay.Add(1)
+	defer underWay.Add(-1)
 	set := s.settings.Load()
 	phoneID := r.PathValue("phone")
 	if !versionLike(r.PathValue("version")) || !idLike(phoneID) {
@@ -77,11 +82,8 @@ func (s *Server) serveMessages(w http.ResponseWriter, r *http.Request, marketing
 		return
 	}
 	m.marketing = marketing
-	steer := behaviourOf(m.last4)
-	worker := r.Header.Get("X-Wagate-Worker")
-	worker = worker[:min(len(worker), maxName)]
 
-	v := s.accept(phoneID, m, steer, arrival, worker, set)
+	v := s.accept(phoneID, m, arrival, worker, set)
 	switch {
 	case v.reset:
 		dropConnection(w)
@@ -95,20 +97,29 @@ func (s *Server) serveMessages(w http.ResponseWriter, r *http.Request, marketing
 	}
 	s.queue.add(v.taken, s.now())
 	v.usage.set(w.Header())
-	s.answerAccepted(w, r.Context(), set, steer, v.taken, m)
+	s.answerAccepted(w, r.Context(), set, v, m)
+}
+
+// request is a message that has arrived, as it is decided.
+type request struct {
+	p      *phone
+	m      *message
+	at     time.Duration
+	worker string
 }
 
 // verdict is what becomes of one request: the message accepted, or the error to answer,
 // or that the connection is to be reset.
 type verdict struct {
-	taken *pending
-	fault *graphError
-	reset bool
-	usage usageHeaders
+	taken  *pending
+	answer int // how it goes out, of the message accepted
+	fault  *graphError
+	reset  bool
+	usage  usageHeaders
 }
 
 // accept decides one request under the lock.
-func (s *Server) accept(phoneID string, m *message, steer behaviour, arrival time.Duration, worker string, set *settings) (v verdict) {
+func (s *Server) accept(phoneID string, m *message, arrival time.Duration, worker string, set *settings) (v verdict) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.scopes.phone(phoneID)
@@ -116,42 +127,39 @@ func (s *Server) accept(phoneID string, m *message, steer behaviour, arrival tim
 		return verdict{fault: errUnknownObject}
 	}
 	arrival = s.scopes.monotone(arrival)
-	v = s.decide(p, m, steer, arrival, worker, set)
+	v = s.decide(&request{p, m, arrival, worker}, set)
 	if s.usage.on() || v.fault != nil && v.fault.regain > 0 {
 		v.usage = s.usageOf(p.app, p.waba.id, useMessages, p.waba, p.waba.limit(s.scopes.defWABA), v.fault, arrival)
 	}
 	return v
 }
 
-// decide is accept without the usage: a rule's error or what the recipient's digits
-// ask for, then the limits, then the ledger. The caller holds the lock.
-func (s *Server) decide(p *phone, m *message, steer behaviour, arrival time.Duration, worker string, set *settings) verdict {
+// decide is accept without the usage: a rule's error, or what the recipient's digits ask
+// for, then the limits, then the ledger. The caller holds the lock.
+func (s *Server) decide(r *request, set *settings) verdict {
 	var rule *errorRule
 	if len(s.rules.list) > 0 {
-		rule = s.rules.find(p, m)
+		rule = s.rules.find(r.p, r.m)
 	}
+	steer := behaviourOf(r.m.last4)
 	switch {
 	case rule != nil && rule.By == ByAnswer:
 		s.rules.hit(rule)
 		s.ledger.totals.ErrorsOnDemand++
-		s.countRefused(p, rule.fault, scopeError, p.id, arrival)
-		return verdict{fault: rule.fault}
-	case (steer.before != nil || steer.resetBefore) && (!steer.once || s.once.first(p.index, m)):
+		return s.decline(r, rule.fault, scopeError, r.p.id)
+	case (steer.before != nil || steer.resetBefore) && (!steer.once || s.once.first(r.p.index, r.m)):
 		if steer.resetBefore {
-			s.ledger.totals.Resets++
-			return verdict{reset: true}
+			return s.reset(r, scopeDigits)
 		}
 		if steer.once {
-			p.throttledProvoked++
+			r.p.throttledProvoked++
 			s.ledger.totals.ThrottledProvoked++
 		}
-		s.countRefused(p, steer.before, scopeDigits, p.id, arrival)
-		return verdict{fault: steer.before}
+		return s.decline(r, steer.before, scopeDigits, r.p.id)
 	}
-	if fault, kind, id := s.scopes.admit(p, m.key(), arrival); fault != nil {
+	if fault, kind, id := s.scopes.admit(r.p, r.m.key(), r.at); fault != nil {
 		s.ledger.throttled(kind)
-		s.countRefused(p, fault, kind, id, arrival)
-		return verdict{fault: fault}
+		return s.decline(r, fault, kind, id)
 	}
 	if rule != nil {
 		s.rules.hit(rule)
@@ -161,7 +169,7 @@ func (s *Server) decide(p *phone, m *message, steer behaviour, arrival time.Dura
 			steer.statuses = []status{statusSent, statusFailed}
 		}
 	}
-	seq := s.ledger.accept(p, m, arrival, worker)
+	seq := s.ledger.accept(r.p, r.m, r.at, r.worker)
 	switch steer.answer {
 	case answerDropped:
 		s.ledger.totals.DroppedAnswers++
@@ -170,19 +178,36 @@ func (s *Server) decide(p *phone, m *message, steer behaviour, arrival time.Dura
 	case answerSlow:
 		s.ledger.totals.SlowAnswers++
 	}
-	return verdict{taken: newPending(s.ledger.generation, seq, p, m, steer, set.statusDelay)}
+	taken := newPending(s.ledger.generation, seq, r.p, r.m, steer, set.statusDelay)
+	return verdict{taken: taken, answer: steer.answer}
+}
+
+// decline records an error answer to a message.
+func (s *Server) decline(r *request, fault *graphError, scope, id string) verdict {
+	s.countRefused(r.p, fault, scope, id, r.at)
+	s.missed.add(r, scope, fault.told())
+	return verdict{fault: fault}
+}
+
+// reset records a connection that is reset before the accept.
+func (s *Server) reset(r *request, what string) verdict {
+	s.ledger.totals.Resets++
+	s.missed.add(r, what, 0)
+	return verdict{reset: true}
 }
 
 // answerAccepted gives the answer of an accepted message as its behaviour wants it.
-func (s *Server) answerAccepted(w http.ResponseWriter, ctx context.Context, set *settings, steer behaviour, taken *pending, m *message) { //nolint:revive // w first, as in net/http
-	after := set.answerAfter()
-	switch steer.answer {
+func (s *Server) answerAccepted(w http.ResponseWriter, ctx context.Context, set *settings, v verdict, m *message) { //nolint:revive // w first, as in net/http
+	after, taken := set.answerAfter(), v.taken
+	switch v.answer {
 	case answerDropped:
 		dropConnection(w)
 		return
 	case answerBadGateway:
 		if s.wait(ctx, after) {
 			w.WriteHeader(http.StatusBadGateway)
+		} else {
+			s.clientGone(taken)
 		}
 		return
 	case answerSlow:
@@ -198,6 +223,7 @@ func (s *Server) answerAccepted(w http.ResponseWriter, ctx context.Context, set 
 		timer.Stop()
 	}
 	if !s.wait(ctx, after) {
+		s.clientGone(taken)
 		return
 	}
 	a := answer{MessagingProduct: "whatsapp"}
@@ -207,6 +233,15 @@ func (s *Server) answerAccepted(w http.ResponseWriter, ctx context.Context, set 
 		a.Messages[0].Status = "accepted"
 	}
 	writeJSON(w, http.StatusOK, a)
+}
+
+// clientGone notes that the answer of an accepted message found nobody.
+func (s *Server) clientGone(taken *pending) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.ledger.at(taken.seq); r != nil {
+		r.gone = true
+	}
 }
 
 // refuse counts and answers an error found before the message was looked at.
@@ -224,10 +259,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, set *settings, p
 // countRefused counts an error answer and who gave it; the caller holds the lock.
 func (s *Server) countRefused(p *phone, fault *graphError, scope, id string, arrival time.Duration) {
 	p.refused++
-	r := Refusal{AtMS: arrival.Milliseconds(), Phone: p.id, Scope: scope, ID: id, Code: fault.code}
-	if fault.noBody {
-		r.Code = fault.status
-	}
+	r := Refusal{AtMS: arrival.Milliseconds(), Phone: p.id, Scope: scope, ID: id, Code: fault.told()}
 	s.refusals.add(r)
 	t := &s.ledger.totals
 	t.Refused++

@@ -12,10 +12,11 @@ const (
 	maxNames      = 10_000
 )
 
-// record is one accept, kept small: 48 bytes, and about as much again in seen.
+// record is one accept, kept small: 56 bytes, and about as much again in seen.
 type record struct {
 	ours     ourID
 	arrival  time.Duration
+	told     time.Duration // when the webhook's receiver took the first status; 0: none
 	try      int32
 	phone    uint32
 	template uint32
@@ -23,6 +24,19 @@ type record struct {
 	last4    int16
 	posted   uint8 // bit per status that the webhook's receiver took
 	level    uint8 // 0 accepted, then the highest of sent … played plus one
+	gone     bool  // the client had gone before the answer
+}
+
+// highest is the furthest status that was told, failed before all; empty for none.
+func (r *record) highest() string {
+	for st := statusFailed; ; st-- {
+		switch {
+		case r.posted&(1<<st) != 0:
+			return st.String()
+		case st == statusSent:
+			return ""
+		}
+	}
 }
 
 // names gives small numbers to strings that repeat, up to maxNames of them.
@@ -95,10 +109,7 @@ func (l *ledger) idText(id ourID) string {
 	if id == (ourID{}) {
 		return ""
 	}
-	if text, ok := l.oddIDs[id]; ok {
-		return text
-	}
-	return id.String()
+	return idText(id, l.oddIDs[id])
 }
 
 // accept records an accept and returns its sequence number, from 1.
@@ -180,7 +191,7 @@ func (l *ledger) delivery(r *record) *delivery {
 
 // settle counts a status that the receiver of the webhook took with a 200. Each counts
 // once a message; read implies delivered, and so on down.
-func (l *ledger) settle(seq int64, st status, phones []*phone) {
+func (l *ledger) settle(seq int64, st status, now time.Duration, phones []*phone) {
 	r := l.at(seq)
 	if r == nil {
 		return
@@ -189,6 +200,9 @@ func (l *ledger) settle(seq int64, st status, phones []*phone) {
 	if r.posted&bit != 0 {
 		l.totals.DuplicateStatuses++
 		return
+	}
+	if r.posted == 0 {
+		r.told = now
 	}
 	r.posted |= bit
 	phones[r.phone].statuses[st]++
@@ -217,7 +231,10 @@ func (s *Server) Accepts(after int64, limit int) []Accept {
 			Seq: seq, OurID: l.idText(r.ours), Try: int(r.try), WAMID: s.wamid(seq),
 			Phone: s.scopes.byIndex[r.phone].id, Template: l.templates.list[r.template],
 			ArrivalUnixNS: s.epoch.Add(r.arrival).UnixNano(), Worker: l.workers.list[r.worker],
-			Statuses: []string{},
+			Statuses: []string{}, Told: r.highest(), ClientGone: r.gone,
+		}
+		if r.posted != 0 {
+			a.FirstToldUnixNS = s.epoch.Add(r.told).UnixNano()
 		}
 		if r.last4 >= 0 {
 			a.ToLast4 = fmt.Sprintf("%04d", r.last4)

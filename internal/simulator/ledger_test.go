@@ -203,7 +203,7 @@ func TestLedgerForgetsOldestRecords(t *testing.T) {
 	if l.totals.Accepted != (chunks+1)*chunkSize {
 		t.Errorf("accepted %d", l.totals.Accepted)
 	}
-	l.settle(1, statusSent, []*phone{p}) // a late status of a forgotten one
+	l.settle(1, statusSent, 0, []*phone{p}) // a late status of a forgotten one
 	if p.statuses[statusSent] != 0 {
 		t.Error("status of a forgotten record counted")
 	}

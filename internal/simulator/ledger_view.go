@@ -58,6 +58,8 @@ type Totals struct {
 	// StatusesPending are still to come, inbound messages and notifications too: not
 	// due, held, queued or on the wire.
 	StatusesPending int64 `json:"statuses_pending"`
+	// InFlight are the message requests under way now: begun, and not yet answered or cut.
+	InFlight int64 `json:"in_flight"`
 }
 
 // StatusCounts are messages whose status of that name was posted.
@@ -129,6 +131,9 @@ type Ledger struct {
 	Duplicates []string `json:"duplicates"`
 	// Workers counts accepts by the X-Wagate-Worker header, "" for none.
 	Workers map[string]int64 `json:"workers"`
+	// InFlight counts the message requests under way now by the same header; those of
+	// whom none are under way are left out.
+	InFlight map[string]int64 `json:"in_flight"`
 }
 
 // Accept is one accepted message, as GET /_sim/ledger/messages gives it.
@@ -143,6 +148,13 @@ type Accept struct {
 	ArrivalUnixNS int64    `json:"arrival_unix_ns"`
 	Worker        string   `json:"worker,omitempty"`
 	Statuses      []string `json:"statuses"`
+	// FirstToldUnixNS is when the receiver of the webhook answered 200 to the first status
+	// of the message; 0 when never. Told is the furthest status it took so (failed, played,
+	// read, delivered, sent); empty for none.
+	FirstToldUnixNS int64  `json:"first_told_unix_ns"`
+	Told            string `json:"told"`
+	// ClientGone says that the client was seen to have gone before the answer's time.
+	ClientGone bool `json:"client_gone,omitempty"`
 }
 
 // Ledger returns the counts as they are now.
@@ -160,6 +172,7 @@ func (s *Server) Ledger() Ledger {
 		Apps:       scopeCounts(s.scopes.apps, s.scopes.defApp),
 		Management: scopeCounts(s.scopes.management, s.scopes.defManag),
 	}
+	out.InFlight, out.Totals.InFlight = s.flights.view()
 	pending, lost := s.queue.counts()
 	out.Totals.StatusesPending = pending
 	out.Totals.StatusesLost += lost

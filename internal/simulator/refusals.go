@@ -79,16 +79,9 @@ func (s *Server) Elapsed() time.Duration { return s.now() }
 // serveRefusals pages through the refusals, of one scope if the request names it; next
 // is the after of the following page.
 func (s *Server) serveRefusals(w http.ResponseWriter, r *http.Request) {
-	var n [2]int64
-	for i, p := range []struct {
-		name string
-		def  int64
-	}{{"after", 0}, {"limit", 1000}} {
-		var err error
-		if n[i], err = intParam(r.URL.Query(), p.name, p.def); err != nil {
-			controlError(w, http.StatusBadRequest, err.Error())
-			return
-		}
+	after, limit, ok := readPage(w, r)
+	if !ok {
+		return
 	}
 	scope := r.URL.Query().Get("scope")
 	switch scope {
@@ -101,8 +94,8 @@ func (s *Server) serveRefusals(w http.ResponseWriter, r *http.Request) {
 		Refusals []Refusal `json:"refusals"`
 		Next     int64     `json:"next"`
 		NowMS    int64     `json:"now_ms"`
-	}{[]Refusal{}, n[0], s.now().Milliseconds()}
-	for _, ref := range s.Refusals(n[0], int(min(n[1], 10_000))) {
+	}{[]Refusal{}, after, s.now().Milliseconds()}
+	for _, ref := range s.Refusals(after, limit) {
 		if scope == "" || ref.Scope == scope {
 			page.Refusals = append(page.Refusals, ref)
 		}

@@ -129,6 +129,7 @@ type Server struct {
 
 	settings   atomic.Pointer[settings]
 	settingsMu sync.Mutex // serialises changes of settings
+	flights    flights
 
 	mu       sync.Mutex // guards what follows, up to queue
 	scopes   scopes
@@ -137,6 +138,7 @@ type Server struct {
 	rules    rules
 	usage    Usage
 	refusals refusalLog
+	missed   missLog
 	inbound  int64 // inbound messages made since the start
 
 	queue   statusQueue
@@ -180,6 +182,7 @@ func New(cfg Config) *Server {
 	s.scopes = newScopes(cfg)
 	s.ledger = newLedger(1)
 	s.once = newOnceMemory()
+	s.missed = newMissLog(0)
 	s.queue.init()
 	s.mux = s.routes()
 	return s
@@ -321,14 +324,15 @@ func (s *Server) Hold() { s.queue.setHeld(true) }
 // Release lets held statuses go.
 func (s *Server) Release() { s.queue.setHeld(false) }
 
-// Reset forgets all accepts, counters, pending webhooks and provoked throttles, and
-// releases held webhooks. Phones, limits, errors on demand, the record of refusals and
-// other settings stay.
+// Reset forgets all accepts, misses, counters, pending webhooks and provoked throttles,
+// and releases held webhooks. Phones, limits, errors on demand, the record of refusals,
+// the requests under way and other settings stay.
 func (s *Server) Reset() {
 	s.mu.Lock()
 	s.ledger = newLedger(s.ledger.next)
 	s.scopes.reset()
 	s.once = newOnceMemory()
+	s.missed = newMissLog(s.missed.last)
 	s.queue.reset(s.ledger.generation)
 	s.mu.Unlock()
 	s.queue.setHeld(false)

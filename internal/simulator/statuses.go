@@ -183,10 +183,8 @@ func (q *statusQueue) fire(now time.Duration) (next time.Duration, ok bool) {
 	defer q.mu.Unlock()
 	for len(q.schedule) > 0 && q.schedule[0].due <= now {
 		p := q.schedule[0]
-		st := p.statuses[p.next]
-		q.outbox = append(q.outbox, event{p: p, status: st, step: p.next, at: p.due, priced: p.priced(st)})
-		if p.next++; p.next < len(p.statuses) {
-			p.due += p.delay
+		q.outbox = append(q.outbox, p.event())
+		if p.advance() {
 			heap.Fix(&q.schedule, 0)
 		} else {
 			heap.Pop(&q.schedule)
@@ -197,6 +195,21 @@ func (q *statusQueue) fire(now time.Duration) (next time.Duration, ok bool) {
 		return 0, false
 	}
 	return q.schedule[0].due, true
+}
+
+// event is the status that is due.
+func (p *pending) event() event {
+	st := p.statuses[p.next]
+	return event{p: p, status: st, step: p.next, at: p.due, priced: p.priced(st)}
+}
+
+// advance goes on to the next status; false when there is none.
+func (p *pending) advance() bool {
+	if p.next++; p.next == len(p.statuses) {
+		return false
+	}
+	p.due += p.delay
+	return true
 }
 
 // priced says whether a status carries conversation and pricing: sent does, and one of

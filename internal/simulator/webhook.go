@@ -98,6 +98,7 @@ func (s *Server) deliver(ctx context.Context, batch []event) {
 
 // finish settles a batch and counts it in one of the totals.
 func (s *Server) finish(batch []event, total *int64) {
+	now := s.now()
 	s.mu.Lock()
 	totals := &s.ledger.totals
 	posted := total == &totals.StatusesPosted
@@ -115,7 +116,7 @@ func (s *Server) finish(batch []event, total *int64) {
 			totals.NoticesPosted++
 		default:
 			*total++
-			s.ledger.settle(e.p.seq, e.status, s.scopes.byIndex)
+			s.ledger.settle(e.p.seq, e.status, now, s.scopes.byIndex)
 		}
 	}
 	s.mu.Unlock()
