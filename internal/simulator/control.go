@@ -36,6 +36,7 @@ func (s *Server) controlRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /_sim/reset", action(s.Reset))
 	mux.HandleFunc("POST /_sim/webhooks/hold", action(s.Hold))
 	mux.HandleFunc("POST /_sim/webhooks/release", action(s.Release))
+	mux.HandleFunc("POST /_sim/webhooks/outage", s.serveOutage)
 }
 
 func action(f func()) http.HandlerFunc {

@@ -134,6 +134,8 @@ type Ledger struct {
 	// InFlight counts the message requests under way now by the same header; those of
 	// whom none are under way are left out.
 	InFlight map[string]int64 `json:"in_flight"`
+	// Chaos is what Outage has done.
+	Chaos ChaosCounts `json:"chaos"`
 }
 
 // Accept is one accepted message, as GET /_sim/ledger/messages gives it.
@@ -173,6 +175,7 @@ func (s *Server) Ledger() Ledger {
 		Management: scopeCounts(s.scopes.management, s.scopes.defManag),
 	}
 	out.InFlight, out.Totals.InFlight = s.flights.view()
+	out.Chaos.KeptBack = s.queue.keptBack()
 	pending, lost := s.queue.counts()
 	out.Totals.StatusesPending = pending
 	out.Totals.StatusesLost += lost

@@ -325,8 +325,8 @@ func (s *Server) Hold() { s.queue.setHeld(true) }
 func (s *Server) Release() { s.queue.setHeld(false) }
 
 // Reset forgets all accepts, misses, counters, pending webhooks and provoked throttles,
-// and releases held webhooks. Phones, limits, errors on demand, the record of refusals,
-// the requests under way and other settings stay.
+// releases held webhooks and ends an outage. Phones, limits, errors on demand, the record
+// of refusals, the requests under way and other settings stay.
 func (s *Server) Reset() {
 	s.mu.Lock()
 	s.ledger = newLedger(s.ledger.next)

@@ -19,6 +19,7 @@ const (
 // messages of one request, or a notification (statuses then only counts them).
 type pending struct {
 	carries    uint8
+	kept       bool // an outage has kept back one of its statuses; the queue's
 	generation int64
 	seq        int64
 	statuses   []status
@@ -83,6 +84,7 @@ type event struct {
 	step   int // of p.statuses
 	at     time.Duration
 	priced bool
+	kept   bool // back by an outage
 }
 
 // schedule orders messages by when their next status is due.
@@ -120,6 +122,7 @@ type statusQueue struct {
 	outbox     []event
 	head       int
 	held       bool
+	outage     outage
 	pending    int64
 	notices    int   // of those pending
 	lost       int64 // not queued because the queue was full
@@ -176,14 +179,20 @@ func (q *statusQueue) push(p *pending, now time.Duration) {
 	}
 }
 
-// fire moves what is due to the outbox and says when to look again; ok is false when
-// nothing is scheduled.
+// fire moves what is due to the outbox, ends an outage that is over, and says when to look
+// again; ok is false when nothing is scheduled.
 func (q *statusQueue) fire(now time.Duration) (next time.Duration, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.outage.until <= now {
+		q.outage.end()
+	}
 	for len(q.schedule) > 0 && q.schedule[0].due <= now {
 		p := q.schedule[0]
 		q.outbox = append(q.outbox, p.event())
+		if q.outage.until != 0 {
+			q.outage.keep(&q.outbox[len(q.outbox)-1])
+		}
 		if p.advance() {
 			heap.Fix(&q.schedule, 0)
 		} else {
@@ -191,10 +200,11 @@ func (q *statusQueue) fire(now time.Duration) (next time.Duration, ok bool) {
 		}
 	}
 	q.wakePosters()
-	if len(q.schedule) == 0 {
-		return 0, false
+	next, ok = q.outage.until, q.outage.until != 0
+	if len(q.schedule) > 0 && (!ok || q.schedule[0].due < next) {
+		next, ok = q.schedule[0].due, true
 	}
-	return q.schedule[0].due, true
+	return next, ok
 }
 
 // event is the status that is due.
@@ -293,18 +303,26 @@ func (q *statusQueue) setHeld(held bool) {
 	q.wakePosters()
 }
 
-// reset drops what is to come of messages accepted before generation.
+// reset drops what is to come of messages accepted before generation, and ends an outage.
 func (q *statusQueue) reset(generation int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.generation = generation
 	q.schedule, q.outbox, q.head, q.pending, q.notices, q.lost = nil, nil, 0, 0, 0, 0
+	q.outage.end()
+	q.outage.kept = WebhookCount{}
 }
 
 func (q *statusQueue) counts() (pending, lost int64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.pending, q.lost
+}
+
+func (q *statusQueue) keptBack() WebhookCount {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.outage.kept
 }
 
 func signal(c chan struct{}) bool {

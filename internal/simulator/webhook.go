@@ -61,6 +61,11 @@ func (s *Server) deliver(ctx context.Context, batch []event) {
 	var body []byte
 	giveUp := s.now() + s.retryFor
 	for backoff := webhookBackoff; ; backoff = min(2*backoff, webhookBackoffMax) {
+		began := s.now()
+		if !s.queue.mayPost(ctx, batch) {
+			return
+		}
+		giveUp += s.now() - began
 		set := s.settings.Load()
 		if set.webhookURL == "" {
 			s.finish(batch, &s.ledger.totals.StatusesDiscarded)
