@@ -19,6 +19,10 @@ func (s *Server) controlRoutes(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET /_sim/ledger/messages", s.serveAccepts)
 	mux.HandleFunc("GET /_sim/ledger/missed", s.serveMissed)
+	mux.HandleFunc("PUT /_sim/chaos", s.serveChaos)
+	mux.HandleFunc("GET /_sim/chaos", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, s.Chaos())
+	})
 	mux.HandleFunc("PUT /_sim/limits", s.serveLimits)
 	mux.HandleFunc("PUT /_sim/phones/{id}", s.servePhone)
 	mux.HandleFunc("PUT /_sim/webhook", s.serveWebhook)

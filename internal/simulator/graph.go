@@ -70,6 +70,10 @@ func (s *Server) serveMessages(w http.ResponseWriter, r *http.Request, marketing
 		s.refuse(w, r, set, phoneID, arrival, errToken)
 		return
 	}
+	if c := s.chaos.Load(); c != nil && c.unread(phoneID) {
+		s.resetUnread(w, phoneID, arrival, worker)
+		return
+	}
 	m, fault := readMessage(r)
 	if fault != nil {
 		s.refuse(w, r, set, phoneID, arrival, fault)
@@ -135,7 +139,7 @@ func (s *Server) accept(phoneID string, m *message, arrival time.Duration, worke
 }
 
 // decide is accept without the usage: a rule's error, or what the recipient's digits ask
-// for, then the limits, then the ledger. The caller holds the lock.
+// for, or chance, then the limits, then the ledger. The caller holds the lock.
 func (s *Server) decide(r *request, set *settings) verdict {
 	var rule *errorRule
 	if len(s.rules.list) > 0 {
@@ -156,6 +160,14 @@ func (s *Server) decide(r *request, set *settings) verdict {
 			s.ledger.totals.ThrottledProvoked++
 		}
 		return s.decline(r, steer.before, scopeDigits, r.p.id)
+	}
+	var luck luck
+	if c := s.chaos.Load(); c != nil && rule == nil && !steered(r.m.last4) {
+		luck = c.of(r.m)
+		if v, over := s.mishap(r, luck); over {
+			return v
+		}
+		steer.answer = answerOf(luck.fault)
 	}
 	if fault, kind, id := s.scopes.admit(r.p, r.m.key(), r.at); fault != nil {
 		s.ledger.throttled(kind)
@@ -179,6 +191,9 @@ func (s *Server) decide(r *request, set *settings) verdict {
 		s.ledger.totals.SlowAnswers++
 	}
 	taken := newPending(s.ledger.generation, seq, r.p, r.m, steer, set.statusDelay)
+	if luck.c != nil {
+		s.ledger.befall(seq, taken, luck)
+	}
 	return verdict{taken: taken, answer: steer.answer}
 }
 
@@ -304,6 +319,10 @@ func dropConnection(w http.ResponseWriter) {
 	if err != nil {
 		panic(http.ErrAbortHandler) // net/http then closes what cannot be hijacked
 	}
+	cut(conn)
+}
+
+func cut(conn net.Conn) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetLinger(0) // a reset instead of an orderly end
 	}

@@ -24,6 +24,8 @@ type record struct {
 	last4    int16
 	posted   uint8 // bit per status that the webhook's receiver took
 	level    uint8 // 0 accepted, then the highest of sent … played plus one
+	fault    uint8 // of chaos
+	lost     bool  // gets no webhook, by chaos
 	gone     bool  // the client had gone before the answer
 }
 
@@ -84,6 +86,7 @@ type ledger struct {
 	deliveries map[deliveryKey]*delivery
 	duplicates []string
 	totals     Totals
+	chaos      chaosLedger
 }
 
 func newLedger(next int64) ledger {
@@ -231,7 +234,7 @@ func (s *Server) Accepts(after int64, limit int) []Accept {
 			Seq: seq, OurID: l.idText(r.ours), Try: int(r.try), WAMID: s.wamid(seq),
 			Phone: s.scopes.byIndex[r.phone].id, Template: l.templates.list[r.template],
 			ArrivalUnixNS: s.epoch.Add(r.arrival).UnixNano(), Worker: l.workers.list[r.worker],
-			Statuses: []string{}, Told: r.highest(), ClientGone: r.gone,
+			Statuses: []string{}, Told: r.highest(), Fault: faults[r.fault], Lost: r.lost, ClientGone: r.gone,
 		}
 		if r.posted != 0 {
 			a.FirstToldUnixNS = s.epoch.Add(r.told).UnixNano()

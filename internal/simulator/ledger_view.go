@@ -134,7 +134,7 @@ type Ledger struct {
 	// InFlight counts the message requests under way now by the same header; those of
 	// whom none are under way are left out.
 	InFlight map[string]int64 `json:"in_flight"`
-	// Chaos is what Outage has done.
+	// Chaos is what SetChaos and Outage have done.
 	Chaos ChaosCounts `json:"chaos"`
 }
 
@@ -155,6 +155,10 @@ type Accept struct {
 	// read, delivered, sent); empty for none.
 	FirstToldUnixNS int64  `json:"first_told_unix_ns"`
 	Told            string `json:"told"`
+	// Fault is what chaos did to the answer (drop_after_accept, slow_answer,
+	// no_body_5xx_accepted), Lost that it lets no webhook come.
+	Fault Fault `json:"fault,omitempty"`
+	Lost  bool  `json:"lost,omitempty"`
 	// ClientGone says that the client was seen to have gone before the answer's time.
 	ClientGone bool `json:"client_gone,omitempty"`
 }
@@ -175,7 +179,7 @@ func (s *Server) Ledger() Ledger {
 		Management: scopeCounts(s.scopes.management, s.scopes.defManag),
 	}
 	out.InFlight, out.Totals.InFlight = s.flights.view()
-	out.Chaos.KeptBack = s.queue.keptBack()
+	out.Chaos = l.chaos.view(s.queue.keptBack())
 	pending, lost := s.queue.counts()
 	out.Totals.StatusesPending = pending
 	out.Totals.StatusesLost += lost

@@ -16,8 +16,8 @@ type Miss struct {
 	Phone         string `json:"phone"`
 	ArrivalUnixNS int64  `json:"arrival_unix_ns"`
 	Worker        string `json:"worker,omitempty"`
-	// What refused it, as in Refusal.Scope (digits with the code 0: the connection was
-	// reset).
+	// What became of it: a Fault, or as in Refusal.Scope what refused it (digits with the
+	// code 0: the connection was reset).
 	What string `json:"what"`
 	Code int    `json:"code,omitempty"` // of the error; the HTTP status where there was no body
 }
@@ -65,7 +65,9 @@ func (l *missLog) add(r *request, what string, code int) {
 
 // Missed returns messages of ours that arrived and were not accepted, in the order of
 // their sequence numbers (from 1), those after the given one, at most limit (1 … 10,000).
-// The newest 131,072 since Reset are kept; the sequence numbers go on over a Reset.
+// The newest 131,072 since Reset are kept; the sequence numbers go on over a Reset. A
+// connection that was reset unread is here if our id had come along with the headers, as it
+// does in requests up to about 4,000 bytes.
 func (s *Server) Missed(after int64, limit int) []Miss {
 	limit = min(max(limit, 1), 10_000)
 	s.mu.Lock()

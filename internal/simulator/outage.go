@@ -15,12 +15,6 @@ type WebhookCount struct {
 	Messages int64 `json:"messages"`
 }
 
-// ChaosCounts are what outages have done since the start or the last reset.
-type ChaosCounts struct {
-	// KeptBack counts each status once, when it was due or the outage began.
-	KeptBack WebhookCount `json:"kept_back"`
-}
-
 // outage is a time in which no webhook is posted. The queue's mutex guards it.
 type outage struct {
 	until time.Duration // 0: none

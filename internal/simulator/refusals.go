@@ -8,7 +8,7 @@ import (
 // keptRefusals are the refusals remembered one by one; older ones are only counted.
 const keptRefusals = 131_072
 
-// what refused a request: a limit, or one of the last three
+// what refused a request: a limit, or one of the last four
 const (
 	scopePhone      = "phone"
 	scopeWABA       = "waba"
@@ -17,6 +17,7 @@ const (
 	scopeManagement = "management"
 	scopeDigits     = "digits"  // the recipient's last digits
 	scopeError      = "error"   // a rule of SetError
+	scopeChaos      = "chaos"   // chance, by SetChaos
 	scopeRequest    = "request" // the token or the body
 )
 
@@ -27,9 +28,9 @@ type Refusal struct {
 	// Phone is the phone number id; empty for a management call.
 	Phone string `json:"phone"`
 	// Scope is what refused: the limit of a phone, waba, app, pair or management, or
-	// digits, error (on demand) or request (its token or body).
+	// digits, error (on demand), chaos or request (its token or body).
 	Scope string `json:"scope"`
-	// ID is the scope's id; for pair, digits, error and request the phone's.
+	// ID is the scope's id; for pair, digits, error, chaos and request the phone's.
 	ID   string `json:"id"`
 	Code int    `json:"code"` // of the error; the HTTP status where there was no body
 }
@@ -85,9 +86,9 @@ func (s *Server) serveRefusals(w http.ResponseWriter, r *http.Request) {
 	}
 	scope := r.URL.Query().Get("scope")
 	switch scope {
-	case "", scopePhone, scopeWABA, scopeApp, scopePair, scopeManagement, scopeDigits, scopeError, scopeRequest:
+	case "", scopePhone, scopeWABA, scopeApp, scopePair, scopeManagement, scopeDigits, scopeError, scopeChaos, scopeRequest:
 	default:
-		controlError(w, http.StatusBadRequest, "scope is none of phone, waba, app, pair, management, digits, error, request")
+		controlError(w, http.StatusBadRequest, "scope is none of phone, waba, app, pair, management, digits, error, chaos, request")
 		return
 	}
 	page := struct {

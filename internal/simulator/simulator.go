@@ -29,6 +29,8 @@
 // documentation says. "Once" is once per phone number, recipient and our own message id
 // (from biz_opaque_callback_data g1:<id>:<try>), or per phone number and recipient
 // where a request carries no such id.
+//
+// SetChaos lets requests and webhooks of all others go wrong by chance, on a seed.
 package simulator
 
 import (
@@ -77,8 +79,8 @@ type Config struct {
 	Pair Limit
 	// Token is the bearer token that must be presented; empty accepts any.
 	Token string
-	// SlowAnswer is the wait before an answer to a recipient ending in 0013; 0 means
-	// DefaultSlowAnswer.
+	// SlowAnswer is the wait before an answer to a recipient ending in 0013, and before one
+	// that chaos makes slow; 0 means DefaultSlowAnswer.
 	SlowAnswer time.Duration
 	// WebhookRetryFor bounds the retries of one webhook POST; 0 means
 	// DefaultWebhookRetryFor.
@@ -128,7 +130,8 @@ type Server struct {
 	mux      *http.ServeMux
 
 	settings   atomic.Pointer[settings]
-	settingsMu sync.Mutex // serialises changes of settings
+	settingsMu sync.Mutex            // serialises changes of settings
+	chaos      atomic.Pointer[chaos] // nil: none
 	flights    flights
 
 	mu       sync.Mutex // guards what follows, up to queue
@@ -324,15 +327,18 @@ func (s *Server) Hold() { s.queue.setHeld(true) }
 // Release lets held statuses go.
 func (s *Server) Release() { s.queue.setHeld(false) }
 
-// Reset forgets all accepts, misses, counters, pending webhooks and provoked throttles,
-// releases held webhooks and ends an outage. Phones, limits, errors on demand, the record
-// of refusals, the requests under way and other settings stay.
+// Reset forgets all accepts, misses, counters (those of chaos too), pending webhooks and
+// provoked throttles, releases held webhooks and ends an outage. Phones, limits, errors on
+// demand, chaos, the record of refusals, the requests under way and other settings stay.
 func (s *Server) Reset() {
 	s.mu.Lock()
 	s.ledger = newLedger(s.ledger.next)
 	s.scopes.reset()
 	s.once = newOnceMemory()
 	s.missed = newMissLog(s.missed.last)
+	if c := s.chaos.Load(); c != nil {
+		s.chaos.Store(newChaos(c.Chaos))
+	}
 	s.queue.reset(s.ledger.generation)
 	s.mu.Unlock()
 	s.queue.setHeld(false)

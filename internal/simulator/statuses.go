@@ -26,6 +26,7 @@ type pending struct {
 	next       int
 	delay      time.Duration
 	due        time.Duration // of statuses[next]
+	plan       *plan         // nil: each status after delay
 
 	phoneID, wabaID, display string
 	to, userID               string
@@ -173,6 +174,10 @@ func (q *statusQueue) push(p *pending, now time.Duration) {
 	}
 	q.pending += n
 	p.due = now + p.delay
+	if p.plan != nil {
+		p.plan.start = now
+		p.due = now + p.plan.steps[0].due
+	}
 	heap.Push(&q.schedule, p)
 	if q.schedule[0] == p {
 		signal(q.earlier)
@@ -210,7 +215,11 @@ func (q *statusQueue) fire(now time.Duration) (next time.Duration, ok bool) {
 // event is the status that is due.
 func (p *pending) event() event {
 	st := p.statuses[p.next]
-	return event{p: p, status: st, step: p.next, at: p.due, priced: p.priced(st)}
+	e := event{p: p, status: st, step: p.next, at: p.due, priced: p.priced(st)}
+	if p.plan != nil {
+		e.at = p.plan.start + p.plan.steps[p.next].at
+	}
+	return e
 }
 
 // advance goes on to the next status; false when there is none.
@@ -218,7 +227,11 @@ func (p *pending) advance() bool {
 	if p.next++; p.next == len(p.statuses) {
 		return false
 	}
-	p.due += p.delay
+	if p.plan != nil {
+		p.due = p.plan.start + p.plan.steps[p.next].due
+	} else {
+		p.due += p.delay
+	}
 	return true
 }
 

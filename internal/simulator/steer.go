@@ -67,6 +67,12 @@ var behaviours = map[int]behaviour{
 	19: {statuses: []status{statusSent, statusDelivered, statusPlayed}},
 }
 
+// steered says whether the last digits ask for anything.
+func steered(last4 int) bool {
+	_, ok := behaviours[last4]
+	return ok
+}
+
 func behaviourOf(last4 int) behaviour {
 	if b, ok := behaviours[last4]; ok {
 		return b
