@@ -32,25 +32,33 @@ import (
 	"wagate/internal/simulator"
 )
 
-// asWorker makes this test binary a worker process.
-const asWorker = "WAGATE_E2E_WORKER"
+// asWorker and asGateway make this test binary a process of the product.
+const (
+	asWorker  = "WAGATE_E2E_WORKER"
+	asGateway = "WAGATE_E2E_GATEWAY"
+)
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asWorker) != "" {
-		os.Exit(runWorker())
+	switch {
+	case os.Getenv(asWorker) != "":
+		os.Exit(play(app.RunWorker))
+	case os.Getenv(asGateway) != "":
+		os.Exit(play(func(ctx context.Context, lookup func(string) (string, bool), logTo io.Writer) error {
+			return app.RunGateway(ctx, lookup, logTo, app.ServeOptions{})
+		}))
 	}
 	pgtest.Main(m)
 }
 
-func runWorker() int {
+func play(run func(ctx context.Context, lookup func(string) (string, bool), logTo io.Writer) error) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	go func() { // ends with its test, however that ends
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(3)
 	}()
-	if err := app.RunWorker(ctx, os.LookupEnv, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "worker:", err)
+	if err := run(ctx, os.LookupEnv, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "ended:", err)
 		return 1
 	}
 	return 0
@@ -192,7 +200,7 @@ func texts(n int) []map[string]any {
 	return all
 }
 
-// worker is a worker process.
+// worker is a process: a worker, or a gateway.
 type worker struct {
 	c    *cluster
 	cmd  *exec.Cmd
@@ -205,13 +213,39 @@ type worker struct {
 // startWorker starts a worker process with the given extra settings.
 func (c *cluster) startWorker(settings ...string) *worker {
 	c.t.Helper()
+	return c.start(asWorker, settings...)
+}
+
+// startGateway starts a second gateway, as a process, and waits until it is ready.
+func (c *cluster) startGateway() (w *worker, url string) {
+	c.t.Helper()
+	address := freeAddress(c.t)
+	w, url = c.start(asGateway, "WAGATE_LISTEN="+address, "WAGATE_ADMIN_KEY="+c.key), "http://"+address
+	c.until(time.Minute, "the gateway to be ready", func(ctx context.Context) (bool, string) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/readyz", nil)
+		if err != nil {
+			return false, err.Error()
+		}
+		res, err := c.http.Do(req)
+		if err != nil {
+			return false, err.Error()
+		}
+		_ = res.Body.Close()
+		return res.StatusCode == http.StatusOK, res.Status
+	})
+	return w, url
+}
+
+// start starts this binary as a process of the product.
+func (c *cluster) start(role string, settings ...string) *worker {
+	c.t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	w := &worker{c: c, cmd: exec.Command(exe), done: make(chan struct{})}
 	w.cmd.Env = append(os.Environ(), append([]string{
-		asWorker + "=1", "DATABASE_URL=" + c.dsn, "WAGATE_SECRET_KEY=" + encode(c.secret), "WAGATE_GRAPH_URL=" + c.simURL, "WAGATE_WORKER_LISTEN=127.0.0.1:0",
+		role + "=1", "DATABASE_URL=" + c.dsn, "WAGATE_SECRET_KEY=" + encode(c.secret), "WAGATE_GRAPH_URL=" + c.simURL, "WAGATE_WORKER_LISTEN=127.0.0.1:0",
 	}, settings...)...)
 	if _, err := w.cmd.StdinPipe(); err != nil {
 		c.t.Fatal(err)
@@ -227,7 +261,7 @@ func (c *cluster) startWorker(settings ...string) *worker {
 	c.t.Cleanup(func() {
 		w.kill()
 		if c.t.Failed() {
-			c.t.Logf("log of worker %d:\n%s", w.cmd.Process.Pid, w.log.tail(40))
+			c.t.Logf("log of process %d:\n%s", w.cmd.Process.Pid, w.log.tail(40))
 		}
 	})
 	return w
