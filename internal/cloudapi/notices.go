@@ -23,8 +23,8 @@ type InboundMessage struct {
 	Type          string // text, image …; "system" is Meta's own notice about the user, who has written nothing
 }
 
-// Inbound gives the messages of users in a change; none for fields other than
-// messages. Source: Meta's webhook reference, messages.
+// Inbound gives the messages of users in a change, but for elements without an id;
+// none for fields other than messages. Source: Meta's webhook reference, messages.
 func Inbound(c Change) []InboundMessage {
 	if c.Field != "messages" {
 		return nil
@@ -32,11 +32,15 @@ func Inbound(c Change) []InboundMessage {
 	phoneID, _ := metadata(c.Value)
 	var all []InboundMessage
 	elements(member(c.Value, "messages"), func(b []byte) bool {
+		id := clipped(member(b, "id"), maxID)
+		if id == "" {
+			return true
+		}
 		from, _ := textOrNumber(member(b, "from"))
 		group, _ := textOrNumber(member(b, "group_id"))
 		all = append(all, InboundMessage{
 			PhoneNumberID: phoneID, From: clip(from, maxRecipient), FromUserID: clipped(member(b, "from_user_id"), maxRecipient), GroupID: clip(group, maxRecipient),
-			ID: clipped(member(b, "id"), maxID), Timestamp: moment(member(b, "timestamp")), Type: clipped(member(b, "type"), maxWord),
+			ID: id, Timestamp: moment(member(b, "timestamp")), Type: clipped(member(b, "type"), maxWord),
 		})
 		return len(all) < maxInbound
 	})

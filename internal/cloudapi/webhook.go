@@ -78,7 +78,9 @@ var (
 )
 
 // ParseNotification reads the envelope of a webhook body. Ids and times may be
-// strings or numbers; members it does not know are passed over. It fails with
+// strings or numbers; members it does not know are passed over, and so are entries
+// without changes and changes without a field, so that what is read is never many times
+// as large as the body. It fails with
 // ErrNotificationTooLarge over MaxNotification bytes and with
 // ErrNotNotification for anything but an object with an object name and an
 // array of entries.
@@ -105,16 +107,17 @@ func ParseNotification(body []byte) (Notification, error) {
 				e.Time = moment(value)
 			case "changes":
 				elements(value, func(c []byte) bool {
-					e.Changes = append(e.Changes, Change{
-						Field: clipped(member(c, "field"), maxWord),
-						Value: json.RawMessage(member(c, "value")),
-					})
+					if field := clipped(member(c, "field"), maxWord); field != "" {
+						e.Changes = append(e.Changes, Change{Field: field, Value: json.RawMessage(member(c, "value"))})
+					}
 					return true
 				})
 			}
 			return true
 		})
-		n.Entries = append(n.Entries, e)
+		if len(e.Changes) > 0 {
+			n.Entries = append(n.Entries, e)
+		}
 		return true
 	})
 	return n, nil
@@ -238,7 +241,7 @@ func errorList(b []byte) []Error {
 // moment reads unix seconds, as a string or a number; milliseconds are known by
 // their size. What is no time, or outside the years 1970 to 9999, is zero.
 func moment(b []byte) time.Time {
-	const lastSecond = 253402300799
+	const lastSecond, lastMilli = 253402300799, 253402300799999
 	s, ok := textOrNumber(b)
 	if !ok {
 		return time.Time{}
@@ -251,7 +254,7 @@ func moment(b []byte) time.Time {
 		n = n*10 + int64(s[i]-'0')
 	}
 	switch {
-	case n == 0:
+	case n == 0 || n > lastMilli:
 		return time.Time{}
 	case n > lastSecond:
 		return time.UnixMilli(n).UTC()

@@ -82,12 +82,12 @@ func TestNotificationWithStatuses(t *testing.T) {
 	   {"status":"sent"},{"id":"wamid.D"},"text",{"id":"bad\u0000","status":"sent"}],
 	  "errors":[{"code":130429,"title":"Rate limit hit"}]}}]},
 	 {"id":7002,"time":"x","changes":[{"field":"account_update","value":{"event":"X","statuses":[{"id":"a","status":"b"}]}}]},
-	 {"id":"7003"}]}`
+	 {"id":"7003"},0,{"id":"7004","changes":[{},1,{"value":{"statuses":[]}}]}]}`
 	n, err := ParseNotification([]byte(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n.Object != "whatsapp_business_account" || len(n.Entries) != 3 || n.Entries[1].ID != "7002" || !n.Entries[1].Time.IsZero() {
+	if n.Object != "whatsapp_business_account" || len(n.Entries) != 2 || n.Entries[1].ID != "7002" || !n.Entries[1].Time.IsZero() {
 		t.Fatalf("%+v", n)
 	}
 	if got := n.Entries[0]; got.ID != "7001" || !got.Time.Equal(time.Unix(1760000000, 0)) || len(got.Changes) != 1 || got.Changes[0].Field != "messages" {
@@ -154,6 +154,7 @@ func TestMoment(t *testing.T) {
 	for in, want := range map[string]time.Time{
 		`"1760000000"`: time.Unix(1760000000, 0), `1760000000`: time.Unix(1760000000, 0), `1760000000123`: time.UnixMilli(1760000000123),
 		`0`: {}, `-5`: {}, `1.5`: {}, `""`: {}, `"soon"`: {}, `null`: {}, `99999999999999999999`: {},
+		`253402300799`: time.Unix(253402300799, 0), `253402300799999`: time.UnixMilli(253402300799999), `253402300800000`: {}, `999999999999999`: {},
 	} {
 		if got := moment([]byte(in)); !got.Equal(want) {
 			t.Errorf("%s gives %v, want %v", in, got, want)
