@@ -177,17 +177,25 @@ func member(b []byte, name string) []byte {
 
 // clip makes s fit for storing: valid UTF-8 without NUL, and at most limit bytes.
 func clip(s string, limit int) string {
-	if len(s) > limit {
-		s = s[:limit]
-		for len(s) > 0 {
-			if r, n := utf8.DecodeLastRuneInString(s); r != utf8.RuneError || n != 1 {
-				break
-			}
-			s = s[:len(s)-1]
-		}
-	}
+	s = cut(s, limit)
 	if strings.IndexByte(s, 0) >= 0 || !utf8.ValidString(s) {
 		s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+		s = cut(s, limit) // what stands for a byte has three
+	}
+	return s
+}
+
+// cut leaves at most limit bytes of s, and no part of a character at their end.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	s = s[:limit]
+	for len(s) > 0 {
+		if r, n := utf8.DecodeLastRuneInString(s); r != utf8.RuneError || n != 1 {
+			break
+		}
+		s = s[:len(s)-1]
 	}
 	return s
 }

@@ -207,3 +207,16 @@ func FuzzParseNotification(f *testing.F) {
 		}
 	})
 }
+
+func TestClip(t *testing.T) {
+	for in, want := range map[string]string{
+		"":      "",
+		"12345": "12345", "1234567": "12345",
+		"123\u00e4": "123\u00e4", "1234\u00e4": "1234", "12\U0001F600": "12",
+		"\x00": "\uFFFD", "1234\x00": "1234", "a\x00b": "a\uFFFDb", "\x00\x00": "\uFFFD", "12345\xff": "12345", "\xff\xff1": "\uFFFD1",
+	} {
+		if got := clip(in, 5); got != want {
+			t.Errorf("%q gives %q, want %q", in, got, want)
+		}
+	}
+}
