@@ -179,14 +179,16 @@ func ParseSendAnswer(status int, body []byte) (SendAnswer, error) {
 	}
 	var a SendAnswer
 	members(body, func(key, value []byte) bool {
-		switch string(key) {
-		case `"messages"`:
+		switch name, _ := plain(key); string(name) {
+		case "messages":
+			a.WAMID, a.MessageStatus = "", "" // of a key that occurs twice the last counts
 			elements(value, func(m []byte) bool {
 				a.WAMID, _ = text(member(m, "id"))
 				a.MessageStatus = clipped(member(m, "message_status"), maxErrorWord)
 				return false // one message a request
 			})
-		case `"contacts"`:
+		case "contacts":
+			a.WAID, a.UserID = "", ""
 			elements(value, func(c []byte) bool {
 				a.WAID = clipped(member(c, "wa_id"), maxErrorWord)
 				a.UserID = clipped(member(c, "user_id"), maxErrorWord)
