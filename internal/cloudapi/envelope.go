@@ -68,12 +68,12 @@ func Inspect(body []byte, options ...Option) (Envelope, []Fault) {
 	if !isObject(body) {
 		return Envelope{}, []Fault{{"", "must be a JSON object"}}
 	}
+	if !utf8.Valid(body) {
+		return Envelope{}, []Fault{{"", "is not valid UTF-8"}} // names of members cannot stand in pointers then
+	}
 	in := inspection{body: body}
 	for _, o := range options {
 		in.requirePlus = in.requirePlus || o == RequirePlus
-	}
-	if !utf8.Valid(body) {
-		in.fault("", "is not valid UTF-8")
 	}
 	m := collect(body)
 	in.gatewayMembers(m)
