@@ -51,7 +51,8 @@ func BuildOutbound(body []byte, wire string, set Overrides) ([]byte, error) {
 		case "text":
 			hasText = true
 		case "status":
-			isReceipt = true
+			word, _ := plain(value)
+			isReceipt = string(word) == "read" // as Inspect reads it: another status does not make it one
 		}
 		out = append(out, ',')
 		out = append(out, key...)
