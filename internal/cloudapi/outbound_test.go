@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"reflect"
 	"testing"
-	"unicode/utf8"
 
 	"pgregory.net/rapid"
 )
@@ -60,51 +58,6 @@ func TestBuildOutboundAllocatesLittle(t *testing.T) {
 	}
 }
 
-// FuzzBuildOutbound holds the result against encoding/json: of any object it
-// must be the same object but for the members that are ours to set.
-func FuzzBuildOutbound(f *testing.F) {
-	for _, s := range []string{
-		`{}`, `{"a":1}`, `{"to":"+1","type":"text","text":{"body":"x"}}`, `{"from":"1","gateway":{"a":[{"b":"}"}]},"text":null}`,
-		`{"\u0074o":"x","messaging_product":[],"biz_opaque_callback_data":{}}`, ` { "a" : [ 1 , -2.5e-3 , true , null , "\\\"" ] } `,
-		`{"":"","a":"\ud800","a":{}}`, `{"a":"` + "\xff" + `"}`, `{"status":"read","text":{}}`,
-	} {
-		f.Add([]byte(s), "g1:x:1")
-	}
-	f.Fuzz(func(t *testing.T, body []byte, wire string) {
-		var in map[string]any
-		isObjectToo := decode(body, &in) == nil && in != nil
-		out, err := BuildOutbound(body, wire, Overrides{})
-		if (err == nil) != isObjectToo {
-			t.Fatalf("%q: err %v, an object: %v", body, err, isObjectToo)
-		}
-		if err != nil {
-			return
-		}
-		var got map[string]any
-		if err := decode(out, &got); err != nil {
-			t.Fatalf("%q gives %q: %v", body, out, err)
-		}
-		delete(in, "from")
-		delete(in, "gateway")
-		in["messaging_product"] = "whatsapp"
-		if wire != "" {
-			if !utf8.ValidString(wire) {
-				wire = string([]rune(wire))
-			}
-			in["biz_opaque_callback_data"] = wire
-		}
-		_, hasType := in["type"]
-		_, hasText := in["text"]
-		_, hasStatus := in["status"]
-		if hasText && !hasType && !hasStatus {
-			in["type"] = "text"
-		}
-		if !reflect.DeepEqual(got, in) {
-			t.Fatalf("%q gives %q", body, out)
-		}
-	})
-}
-
 func decode(b []byte, into any) error {
 	if !json.Valid(b) {
 		return errors.New("not JSON")
@@ -112,27 +65,6 @@ func decode(b []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
 	return d.Decode(into)
-}
-
-// FuzzInspect looks for panics and for envelopes that would not survive storing.
-func FuzzInspect(f *testing.F) {
-	f.Add([]byte(`{"to":"+12025550101","type":"text","text":{"body":"hi"},"context":{"message_id":"a"}}`))
-	f.Add([]byte(`{"type":"template","template":{"name":"a\u0000","language":{"code":"en"}},"recipient":"\ud800"}`))
-	f.Add([]byte(`{"status":"read","message_id":"wamid.1"}`))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		e, faults := Inspect(body, RequirePlus)
-		if len(faults) > 0 {
-			return
-		}
-		for _, s := range []string{e.Type, e.To, e.Recipient, e.RecipientType, e.ReplyTo, e.Opaque, e.TemplateName, e.TemplateLang, e.From, e.ReadReceiptOf} {
-			if !utf8.ValidString(s) || bytes.IndexByte([]byte(s), 0) >= 0 {
-				t.Fatalf("%q passes with %q", body, s)
-			}
-		}
-		if _, err := BuildOutbound(body, "g1:x:1", Overrides{}); err != nil {
-			t.Fatalf("%q passes and cannot be built: %v", body, err)
-		}
-	})
 }
 
 func TestTokenComesBack(t *testing.T) {
