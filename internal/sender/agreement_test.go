@@ -10,32 +10,41 @@ import (
 	"wagate/internal/policy"
 )
 
+// worthAnother are the codes that refuse and are worth another try all the same: media behind a link, a template that is
+// new, a day later.
+var worthAnother = map[int]bool{131014: true, 131053: true, 134101: true, 131049: true, 138009: true}
+
+// fitsPolicy says whether the kind of a try that was answered by an error goes with what the policy makes of its message.
+func fitsPolicy(out Outcome, code, subcode int) bool {
+	re := policy.React(policy.Input{Code: code, Subcode: subcode, HTTPStatus: out.HTTPStatus, ByLink: true})
+	switch out.Kind {
+	case Throttled:
+		return re.Message == policy.Again && re.Free && (re.Pause != nil || re.Wait > 0)
+	case Transient:
+		return re.Message == policy.Again && !re.Free
+	case Refused:
+		if worthAnother[code] {
+			return re.Message == policy.Again && !re.Free
+		}
+		return re.Message == policy.Fail
+	case Unknown:
+		return re.Message == policy.Unknown
+	}
+	return false
+}
+
 // What the sender calls a try's end and what the policy makes of the message must fit together, for every code and status.
 func TestKindsAgreeWithThePolicy(t *testing.T) {
-	// Refused, and worth another try all the same: media behind a link, a template that is new, a day later.
-	worthAnother := map[int]bool{131014: true, 131053: true, 134101: true, 131049: true, 138009: true}
 	met := map[int]bool{}
 	check := func(code, subcode, status int) {
 		t.Helper()
 		body := fmt.Appendf(nil, `{"error":{"message":"m","code":%d,"error_subcode":%d}}`, code, subcode)
 		out := classify(status, http.Header{}, body, "7001", time.Time{})
-		re := policy.React(policy.Input{Code: code, Subcode: subcode, HTTPStatus: status, ByLink: true})
-		var fits bool
-		switch out.Kind {
-		case Throttled:
-			fits = re.Message == policy.Again && re.Free && (re.Pause != nil || re.Wait > 0)
-		case Transient:
-			fits = re.Message == policy.Again && !re.Free
-		case Refused:
-			fits = re.Message == policy.Fail
-			if worthAnother[code] {
-				met[code] = true
-				fits = re.Message == policy.Again && !re.Free
-			}
-		case Unknown:
-			fits = re.Message == policy.Unknown
+		if out.Kind == Refused && worthAnother[code] {
+			met[code] = true
 		}
-		if !fits {
+		if !fitsPolicy(out, code, subcode) {
+			re := policy.React(policy.Input{Code: code, Subcode: subcode, HTTPStatus: status, ByLink: true})
 			t.Errorf("code %d/%d with %d: %s, and the policy says %s (free %v, pause %+v, wait %v)", code, subcode, status, out.Kind, re.Message, re.Free, re.Pause, re.Wait)
 		}
 	}

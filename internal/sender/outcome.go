@@ -83,7 +83,7 @@ func classify(status int, h http.Header, body []byte, wabaID string, now time.Ti
 		return out
 	}
 	e, ok := cloudapi.ParseError(status, body)
-	if !ok || len(body) > maxAnswer {
+	if !ok || len(body) > maxAnswer || status < 100 { // no HTTP status: what comes with it proves nothing
 		return byStatus(out, h, len(body), now)
 	}
 	out.Err = e
