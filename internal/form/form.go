@@ -47,23 +47,40 @@ func (o *Object) Fault(name, format string, args ...any) {
 	*o.faults = append(*o.faults, cloudapi.Fault{Pointer: pointer, Detail: fmt.Sprintf(format, args...)})
 }
 
-// End adds a fault for each field that was not asked for.
+// Bounds of what is said of names that a caller made up.
+const (
+	// maxName is how long a name may be, in characters, to stand in a pointer.
+	maxName = 80
+	// maxUnknown is how many unknown fields of one object are named.
+	maxUnknown = 20
+)
+
+// End adds a fault for each field that was not asked for: up to 20, and then one for all the others.
 func (o *Object) End() {
 	if o == nil {
 		return
 	}
-	for _, name := range slices.Sorted(maps.Keys(o.fields)) {
-		if !o.asked[name] {
-			o.Fault(clip(name), "is not a known field")
-		}
+	unknown := slices.Sorted(maps.Keys(o.fields))
+	unknown = slices.DeleteFunc(unknown, func(name string) bool { return o.asked[name] })
+	for _, name := range unknown[:min(len(unknown), maxUnknown)] {
+		o.faultAt(name, "is not a known field")
+	}
+	if more := len(unknown) - maxUnknown; more > 0 {
+		o.Fault("", "has %d more unknown fields", more)
 	}
 }
 
-func clip(s string) string {
-	if r := []rune(s); len(r) > 80 {
-		return string(r[:80])
+// faultAt adds a fault at a field whose name the caller made up: it may be empty, and one that is too long for a pointer is
+// told of at the object.
+func (o *Object) faultAt(name, detail string) {
+	switch n := utf8.RuneCountInString(name); {
+	case n == 0:
+		*o.faults = append(*o.faults, cloudapi.Fault{Pointer: o.base + "/", Detail: detail})
+	case n > maxName:
+		o.Fault("", "a field with a name of %d characters: %s", n, detail)
+	default:
+		o.Fault(name, "%s", detail)
 	}
-	return s
 }
 
 // Raw gives a field as it stands; nil when it is absent or null.
@@ -228,9 +245,9 @@ func (o *Object) Map(name string, limit, nameLength, valueLength int) map[string
 		raw := inner.fields[key]
 		switch n := utf8.RuneCountInString(key); {
 		case n == 0 || n > nameLength:
-			inner.Fault(clip(key), "its name must have 1 to %d characters", nameLength)
+			inner.faultAt(key, fmt.Sprintf("its name must have 1 to %d characters", nameLength))
 		case strings.IndexByte(key, 0) >= 0:
-			inner.Fault(key, "its name must not contain a NUL character")
+			inner.faultAt(key, "its name must not contain a NUL character")
 		default:
 			values[key] = inner.text(raw, key, valueLength)
 		}

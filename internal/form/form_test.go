@@ -2,6 +2,7 @@ package form
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +39,9 @@ func TestFaults(t *testing.T) {
 		{`[]`, func(*Object) {}, "", "object"},
 		{`null`, func(*Object) {}, "", "object"},
 		{`{"a~/b":1}`, func(*Object) {}, "/a~0~1b", "known field"},
+		{`{"":1}`, func(*Object) {}, "/", "known field"},
+		{`{"a":{"":1}}`, func(o *Object) { o.Object("a").End() }, "/a/", "known field"},
+		{`{"` + strings.Repeat("é", maxName+1) + `":1}`, func(*Object) {}, "", "81 characters: is not a known field"},
 		{`{"a":1}`, func(o *Object) { o.Text("a", 3) }, "/a", "string"},
 		{`{"a":""}`, func(o *Object) { o.Text("a", 3) }, "/a", "empty"},
 		{`{"a":"éééé"}`, func(o *Object) { o.Text("a", 3) }, "/a", "at most 3"},
@@ -63,6 +67,9 @@ func TestFaults(t *testing.T) {
 		{`{"a":{}}`, func(o *Object) { o.Integers("a", 7, 1, 7) }, "/a", "array"},
 		{`{"a":{"k":1}}`, func(o *Object) { o.Map("a", 2, 2, 2) }, "/a/k", "string"},
 		{`{"a":{"kkk":"v"}}`, func(o *Object) { o.Map("a", 2, 2, 2) }, "/a/kkk", "name"},
+		{`{"a":{"":"v"}}`, func(o *Object) { o.Map("a", 2, 2, 2) }, "/a/", "name"},
+		{`{"a":{"\u0000":"v"}}`, func(o *Object) { o.Map("a", 2, 2, 2) }, "/a/\x00", "NUL"},
+		{`{"a":{"` + strings.Repeat("k", maxName+1) + `":"v"}}`, func(o *Object) { o.Map("a", 2, 2, 2) }, "/a", "81 characters: its name"},
 		{`{"a":{"k":"v","l":"v"}}`, func(o *Object) { o.Map("a", 1, 2, 2) }, "/a", "at most 1"},
 	} {
 		var faults []cloudapi.Fault
@@ -72,5 +79,19 @@ func TestFaults(t *testing.T) {
 		if len(faults) != 1 || faults[0].Pointer != c.pointer || !strings.Contains(faults[0].Detail, c.detail) {
 			t.Errorf("%s: faults %+v, want one at %q with %q", c.body, faults, c.pointer, c.detail)
 		}
+	}
+}
+
+func TestUnknownFieldsAreBounded(t *testing.T) {
+	var fields []string
+	for i := range 1000 {
+		fields = append(fields, fmt.Sprintf(`"%03d":0`, i))
+	}
+	var faults []cloudapi.Fault
+	o := Parse([]byte(`{`+strings.Join(fields, ",")+`}`), "/gateway", &faults)
+	o.Raw("000")
+	o.End()
+	if n := len(faults); n != maxUnknown+1 || faults[0].Pointer != "/gateway/001" || faults[n-1] != (cloudapi.Fault{Pointer: "/gateway", Detail: "has 979 more unknown fields"}) {
+		t.Errorf("%d faults: %+v", n, faults)
 	}
 }
