@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -312,8 +313,12 @@ func clockTime(s string) (string, error) {
 	return s, err
 }
 
+// zoneForm is how IANA writes names. A machine's own files may be found under more, which another has not (posix/Europe/Rome)
+// or of which there is no end (Europe/./Rome).
+var zoneForm = regexp.MustCompile(`^[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$`)
+
 func timezone(s string) (string, error) {
-	if s == "" || s == "Local" || len(s) > maxTimezone {
+	if s == "Local" || len(s) > maxTimezone || !zoneForm.MatchString(s) {
 		return "", errors.New("must be an IANA time zone such as Europe/Rome")
 	}
 	if _, err := time.LoadLocation(s); err != nil {
