@@ -15,15 +15,43 @@ import (
 
 func TestWhatCannotBeReadIsSetAside(t *testing.T) {
 	pool := pgtest.New(t)
-	id := putMessages(t, pool, 1)[0]
+	ids := putMessages(t, pool, 2)
 	r := receiver(t, pool)
-	take(t, r, []byte(`{"object":`), []byte(`[]`), notification(status("wamid.1", "sent", cloudapi.Token(id.String(), 1), 1)))
+	var sets []outcome
+	r.applied = func(done outcome) { sets = append(sets, done) }
+	take(t, r, notification(status("wamid.1", "sent", cloudapi.Token(ids[0].String(), 1), 1)), []byte(`{"object":`), []byte(`[]`),
+		notification(status("wamid.2", "sent", cloudapi.Token(ids[1].String(), 1), 1)))
 	drain(t, r)
-	if n := scalar[int](t, pool, `SELECT count(*) FROM webhook_raw WHERE processed_at IS NOT NULL AND attempts = 1 AND error IS NOT NULL`); n != 2 {
-		t.Errorf("%d set aside", n)
+	if len(sets) == 0 || len(sets[0].finished) != 4 || sets[0].aside != 2 {
+		t.Errorf("not one set of four with two set aside: %+v", sets)
 	}
-	if got := scalar[string](t, pool, `SELECT status FROM messages`); got != "sent" {
-		t.Errorf("the next one was not applied: %s", got)
+	if n := scalar[int](t, pool, `SELECT count(*) FROM webhook_raw WHERE processed_at IS NOT NULL AND attempts = 1 AND error = $1`, cloudapi.ErrNotNotification.Error()); n != 2 {
+		t.Errorf("%d set aside with their reason", n)
+	}
+	if n := scalar[int](t, pool, `SELECT count(*) FROM messages WHERE status = 'sent'`); n != 2 {
+		t.Errorf("%d of the two beside them applied", n)
+	}
+}
+
+// What a stranger may write into a user's name, a template or an error is no reason for the database to refuse it.
+func TestHostileTextsAreApplied(t *testing.T) {
+	pool := pgtest.New(t)
+	r := receiver(t, pool)
+	bodies := hostile()
+	exec(t, pool, `INSERT INTO messages (id, phone_number_id, waba_id, recipient, type, priority, status, try, slot_at)
+		VALUES ($1, '200', '100', '+16505551234', 'text', 3, 'sending', 1, now())`, hostileID)
+	for i := range 6 {
+		exec(t, pool, `INSERT INTO wamids (wamid, message_id) VALUES ('wamid.' || $1::int, $2)`, i+1, hostileID)
+	}
+	take(t, r, bodies...)
+	drain(t, r)
+	exec(t, pool, `UPDATE webhook_raw SET received_at = received_at - interval '61 seconds' WHERE processed_at IS NULL`)
+	drain(t, r)
+	if n := scalar[int](t, pool, `SELECT count(*) FROM webhook_raw WHERE processed_at IS NOT NULL AND (error IS NULL OR error LIKE 'no message for %')`); n != len(bodies) {
+		t.Errorf("%d of %d applied; %s", n, len(bodies), scalar[string](t, pool, `SELECT string_agg(DISTINCT error, ', ') FROM webhook_raw`))
+	}
+	if !scalar[bool](t, pool, `SELECT status = 'played' AND read_at < now() + interval '1 day' FROM messages`) {
+		t.Error(scalar[string](t, pool, `SELECT to_jsonb(m)::text FROM messages m`))
 	}
 }
 
