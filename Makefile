@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
-.PHONY: help build test race lint ci demo dev env up down
+.PHONY: help build test race fuzz lint ci demo dev env up down
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,9 @@ test: ## all tests
 
 race: ## all tests with the race detector
 	.ci/run race
+
+fuzz: ## one fuzz target for longer: make fuzz PKG=./internal/sender TARGET=FuzzClassify TIME=10m
+	go test -run '^$$' -fuzz '^$(TARGET)$$' -fuzztime $(or $(TIME),3m) -fuzzminimizetime 10x $(PKG)
 
 lint: ## gofmt, vet and golangci-lint
 	.ci/run gofmt vet lint
