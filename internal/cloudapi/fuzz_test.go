@@ -14,8 +14,8 @@ import (
 func FuzzParseNotification(f *testing.F) {
 	for _, s := range []string{
 		`{"object":"x","entry":[{"id":1,"changes":[{"field":"messages","value":{"statuses":[{"id":"w","status":"sent","errors":[{"code":1}]}]}}]}]}`,
-		`{ "entry" : [ {"changes":[{"value":{"metadata":{"phone_number_id":2001},"statuses":[{"status":"\u0066ailed","\u0069d":"wamid.\u00e4","timestamp":"1760000001",
-		 "biz_opaque_callback_data":"g1:x:1","pricing":{"billable":"false"},"errors":[{"code":"131026","error_data":"{\"details\":\"no\"}"},{"code":1e2,"message":"(#100) m"}]}]},"field":"messages"}],"time":1760000000123} ], "object":"whatsapp_business_account"}`,
+		`{ "entry" : [ {"changes":[{"value":{"met\u0061data":{"phone_number_id":2001},"statuses":[{"status":"\u0066ailed","\u0069d":"wamid.\u00e4","timestamp":"1760000001",
+		 "biz_opaque_callback_data":"g1:x:1","pricing":{"billable":"false"},"errors":[{"code":"131026","error_data":"{\"details\":\"no\"}"},{"code":1e2,"message":"(#100) m"}]}]},"fi\u0065ld":"messages"}],"time":1760000000123} ], "object":"whatsapp_business_account"}`,
 		`{"object":"x","entry":[{"id":"7","changes":[{"field":"messages","value":{"errors":[{"code":130429}],"messages":[{"from":12025550101,"id":"wamid.I","timestamp":999999999999999,"type":"\ud800"}]}}]}]}`,
 		`{"object":"x","entry":[0,{},{"changes":[1,{},{"field":"user_preferences","value":{"user_preferences":[{"wa_id":"1","value":"STOP","timestamp":1},{"wa_id":2,"value":"resume"}]}}]}]}`,
 		`{"object":"x","entry":[{"changes":[{"field":"phone_number_quality_update","value":{"event":"FLAGGED","display_phone_number":"1","current_limit":"TIER_1K"}},{"field":"business_capability_update","value":{"max_daily_conversation_per_phone":-1}}]}]}`,
