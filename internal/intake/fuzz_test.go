@@ -38,6 +38,7 @@ func FuzzCheck(f *testing.F) {
 		`{"expires_at":"2020-01-01T00:00:00Z","idempotency_key":"k"}`, `{"send_at":"9999-12-31T23:59:59-23:59","expires_at":"0000-01-01T00:00:00Z"}`,
 		`{"send_window":{"from":"08:00","to":"21:00","timezone":"Europe/Rome","days":[1,5,5]}}`, `{"send_window":{"from":"21:00","to":"08:00","days":[7]}}`,
 		`{"send_window":{"from":"8:00","to":"24:00","timezone":"posix/Europe/Rome","days":[0,"1",8]}}`, `{"send_window":{"from":"08:00","to":"09:00","timezone":"Europe/./Rome"}}`,
+		`{"send_window":{"from":"08:00","to":"09:00","timezone":"posix/Europe/Rome"}}`, `{"send_window":{"from":"00:00","to":"23:59","timezone":"Europe//Rome"}}`,
 		`{"":1,"~/":2,"tags":{"\u0000":"a","a":"\u0000","b":"","` + strings.Repeat("n", 90) + `":"x"},"callback_url":"ftp://user@/#","` + strings.Repeat("ä", 90) + `":0}`,
 		`{` + strings.TrimSuffix(strings.Repeat(`"a":1,"b":2,`, 3), ",") + `,"priority":"x","category":7,"on_unknown":{},"reference":[],"ordering":{"after":"x","more":1},"ordering_key":""}`,
 		unknownFields(maxFaults + 1),
