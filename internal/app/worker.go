@@ -136,8 +136,7 @@ func maintain(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg co
 			}
 		}
 		if err := mendStranded(ctx, st, jobs, cfg, logger); err != nil && ctx.Err() == nil {
-			logger.WarnContext(ctx, "looking for stranded messages failed, will be tried again in a minute", "err", err)
-			next = time.Minute
+			logger.WarnContext(ctx, "looking for stranded messages failed, will be tried again in an hour", "err", err)
 		}
 		if days := cfg.RetentionDays; days > 0 {
 			dropped, err := st.DropBefore(ctx, time.Now().AddDate(0, 0, -days))
@@ -156,21 +155,28 @@ func maintain(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg co
 // strandedFrom is how old a message without a job must be to be taken for stranded.
 const strandedFrom = 5 * time.Minute
 
-// mendStranded gives messages that wait without a job a new one, and tells of it: none should be there.
+// strandedDays is how far back messages without a job are looked for.
+const strandedDays = 62
+
+// mendStranded gives messages that wait without a job a new one, and tells of it: none should be there. One gateway does it,
+// once an hour.
 func mendStranded(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg config.Config, logger *slog.Logger) error {
 	const atOnce = 1000
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
 	defer cancel()
-	for {
+	if mine, err := st.ClaimChore(ctx, "stranded", 50*time.Minute); err != nil || !mine {
+		return err
+	}
+	for day := 0; day <= strandedDays; {
 		var waiting []store.Again
 		var unknown int
 		err := st.InTx(ctx, func(tx pgx.Tx) (err error) {
-			if waiting, unknown, err = st.Stranded(ctx, tx, strandedFrom, time.Now().Add(cfg.UnknownAfter), atOnce); err != nil {
+			if waiting, unknown, err = st.Stranded(ctx, tx, time.Now().AddDate(0, 0, -day), strandedFrom, cfg.UnknownAfter, atOnce); err != nil {
 				return err
 			}
 			sends := make([]queue.Send, len(waiting))
 			for i, m := range waiting {
-				sends[i] = queue.Send{MessageID: m.ID, PhoneNumberID: m.PhoneNumberID, Priority: m.Priority}
+				sends[i] = queue.Send{MessageID: m.ID, PhoneNumberID: m.PhoneNumberID, Priority: m.Priority, At: m.SendAt}
 			}
 			return jobs.Insert(ctx, tx, sends)
 		})
@@ -181,9 +187,10 @@ func mendStranded(ctx context.Context, st *store.Store, jobs *queue.Inserter, cf
 			logger.ErrorContext(ctx, "messages had lost their jobs: those that wait have new ones, those that were being sent are unknown", "waiting", len(waiting), "unknown", unknown)
 		}
 		if len(waiting)+unknown < atOnce {
-			return nil
+			day++
 		}
 	}
+	return nil
 }
 
 func newSealer(cfg config.Config) (*seal.Sealer, error) {

@@ -55,7 +55,7 @@ type unknownView struct {
 	Reason *string    `json:"reason"`
 	// SettleBy is when on_unknown decides; null: it will not, an operator does.
 	SettleBy *time.Time `json:"settle_by"`
-	// WaitsFor is why that was put off: webhooks_waiting, webhooks_silent, held_by_meta.
+	// WaitsFor is why that was put off: webhooks_waiting, webhooks_silent, webhooks_late, held_by_meta.
 	WaitsFor *string `json:"waits_for,omitempty"`
 }
 

@@ -99,7 +99,7 @@ func (s *Store) Settle(ctx context.Context, tx pgx.Tx, id uuid.UUID, as Decision
 		// reason stay, as they do when a webhook settles the message.
 		_, err = tx.Exec(ctx, `
 			UPDATE messages SET
-				status = CASE $2::text WHEN 'resend' THEN 'queued' ELSE $2::text END, settle_by = NULL, slot_at = NULL,
+				status = CASE $2::text WHEN 'resend' THEN 'queued' ELSE $2::text END, settle_by = NULL, settle_waits = NULL, slot_at = NULL,
 				sent_at = CASE $2::text WHEN 'sent' THEN coalesce(sent_at, $3::timestamptz) ELSE sent_at END,
 				failed_at = CASE $2::text WHEN 'failed' THEN coalesce(failed_at, $3::timestamptz) ELSE failed_at END,
 				error_code = CASE $2::text WHEN 'sent' THEN NULL ELSE error_code END,

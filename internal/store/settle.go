@@ -88,7 +88,8 @@ const (
 //
 // Where resend or fail would be decided without evidence the deadline is put off, for as long as silentPatience and
 // heldPatience say: notifications received before the deadline are not applied yet; nothing was heard of the phone number
-// since the outcome was unknown, or since other messages were accepted; or Meta is holding messages of the same template.
+// since the outcome was unknown, or since other messages were accepted; that has just ended, as Meta posts again what was
+// refused meanwhile at growing intervals, and what is new comes first; or Meta is holding messages of the same template.
 func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Settled, error) {
 	phones, accepted := make([]string, 0, len(p.Accepted)), make([]time.Time, 0, len(p.Accepted))
 	for phone, at := range p.Accepted {
@@ -102,9 +103,10 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 					SELECT FROM held_by_meta h WHERE h.phone_number_id = m.phone_number_id AND h.template_name = coalesce(m.template_name, '')
 					  AND h.at > clock_timestamp() - $3::double precision * `+heldPatience+` * interval '1 second'
 				) THEN 'held_by_meta'
-				WHEN w.received_at <= m.settle_by THEN 'webhooks_waiting'
+				WHEN w.received_at <= now() - $5::double precision * interval '1 second' THEN 'webhooks_waiting'
 				WHEN m.unknown_at + $3::double precision * `+silentPatience+` * interval '1 second' < clock_timestamp() THEN ''
 				WHEN h.heard_at IS NULL OR h.heard_at < greatest(m.unknown_at, a.at) THEN 'webhooks_silent'
+				WHEN m.settle_waits = 'webhooks_silent' THEN 'webhooks_late'
 				ELSE '' END AS waits
 			FROM messages m
 			CROSS JOIN LATERAL (
@@ -113,7 +115,7 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 			LEFT JOIN phone_hearings h ON h.phone_number_id = m.phone_number_id
 			LEFT JOIN unnest($4::text[], $6::timestamptz[]) AS a(phone, at) ON a.phone = m.phone_number_id
 			CROSS JOIN (
-				SELECT (SELECT r.received_at FROM webhook_raw r WHERE r.processed_at IS NULL AND r.attempts = 0 ORDER BY r.id LIMIT 1) AS received_at
+				SELECT (SELECT r.received_at FROM webhook_raw r WHERE r.processed_at IS NULL AND NOT `+rawAppliedOnce+` ORDER BY r.id LIMIT 1) AS received_at
 			) w
 			WHERE m.settle_by <= now() - $5::double precision * interval '1 second'
 			  AND NOT EXISTS (
@@ -121,7 +123,8 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 			ORDER BY m.settle_by LIMIT $1::integer FOR UPDATE OF m SKIP LOCKED
 		)
 		UPDATE messages m SET
-			settle_by = CASE WHEN due.waits <> '' THEN clock_timestamp() + greatest($3::double precision / 4, 0.5) * interval '1 second' END,
+			settle_by = CASE due.waits WHEN '' THEN NULL WHEN 'webhooks_late' THEN clock_timestamp() + $3::double precision * interval '1 second'
+				ELSE clock_timestamp() + greatest($3::double precision / 4, 0.5) * interval '1 second' END,
 			settle_waits = nullif(due.waits, ''),
 			status = CASE WHEN m.status <> 'unknown' OR due.waits <> '' THEN m.status
 			              WHEN due.policy = 'fail' THEN 'failed' WHEN due.policy = 'resend' THEN 'queued' ELSE m.status END,

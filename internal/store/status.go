@@ -227,7 +227,7 @@ const updateStatusSQL = `
 		sent_at = least(m.sent_at, u.sent_at), delivered_at = least(m.delivered_at, u.delivered_at),
 		read_at = least(m.read_at, u.read_at), played_at = least(m.played_at, u.played_at), failed_at = least(m.failed_at, u.failed_at),
 		slot_at = CASE WHEN NOT u.proven THEN m.slot_at END,
-		settle_by = CASE WHEN NOT u.settled THEN m.settle_by END,
+		settle_by = CASE WHEN NOT u.settled THEN m.settle_by END, settle_waits = CASE WHEN NOT u.settled THEN m.settle_waits END,
 		error_code = CASE u.errs WHEN 0 THEN m.error_code WHEN 1 THEN u.error_code END,
 		error_subcode = CASE u.errs WHEN 0 THEN m.error_subcode END,
 		error_title = CASE u.errs WHEN 0 THEN m.error_title WHEN 1 THEN u.error_title END,

@@ -46,43 +46,36 @@ func TestStranded(t *testing.T) {
 		putMessage(t, pool, old(status))
 	}
 
+	later := old("queued")
+	later["send_at"] = "now() + interval '7 days'"
+	scheduled := putMessage(t, pool, later)
 	find := func() (ids map[uuid.UUID]bool, unknown int) {
 		t.Helper()
 		ids = map[uuid.UUID]bool{}
-		err := s.InTx(t.Context(), func(tx pgx.Tx) error {
-			// Another that looks at the same time finds nothing.
-			if err := s.InTx(t.Context(), func(first pgx.Tx) error {
-				if _, err := first.Exec(t.Context(), `SELECT pg_advisory_xact_lock($1::bigint)`, int64(strandedLock)); err != nil {
-					return err
-				}
-				waiting, n, err := s.Stranded(t.Context(), tx, time.Minute, base, 100)
-				if len(waiting)+n != 0 {
-					t.Error("two look at once")
+		// Ids are of now; the day before has none.
+		for _, day := range []time.Time{time.Now(), time.Now().AddDate(0, 0, -1)} {
+			err := s.InTx(t.Context(), func(tx pgx.Tx) error {
+				waiting, n, err := s.Stranded(t.Context(), tx, day, time.Minute, time.Minute, 100)
+				unknown += n
+				for _, m := range waiting {
+					if m.PhoneNumberID != "200" || m.Priority != 3 || m.SendAt.IsZero() == (m.ID == scheduled) {
+						t.Errorf("%+v", m)
+					}
+					ids[m.ID] = true
 				}
 				return err
-			}); err != nil {
-				return err
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
-			waiting, n, err := s.Stranded(t.Context(), tx, time.Minute, base, 100)
-			unknown = n
-			for _, m := range waiting {
-				if m.PhoneNumberID != "200" || m.Priority != 3 {
-					t.Errorf("%+v", m)
-				}
-				ids[m.ID] = true
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
 		}
 		return ids, unknown
 	}
 	ids, unknown := find()
-	if len(ids) != 2 || !ids[lost] || !ids[cancelled] || ids[young] || unknown != 1 {
+	if len(ids) != 3 || !ids[lost] || !ids[cancelled] || !ids[scheduled] || ids[young] || unknown != 1 {
 		t.Errorf("stranded are %v and %d, want %s and %s and one", ids, unknown, lost, cancelled)
 	}
-	if state := scalar[string](t, pool, `SELECT concat_ws('|', status, unknown_reason, settle_by = $2, slot_at IS NULL) FROM messages WHERE id = $1`, sending, base); state != "unknown|job_lost|t|t" {
+	if state := scalar[string](t, pool, `SELECT concat_ws('|', status, unknown_reason, settle_by > clock_timestamp(), slot_at IS NULL) FROM messages WHERE id = $1`, sending); state != "unknown|job_lost|t|t" {
 		t.Errorf("what was being sent is %s", state)
 	}
 	if got := events(t, pool, lost); got != "job_lost" {
@@ -93,5 +86,26 @@ func TestStranded(t *testing.T) {
 	}
 	if ids, unknown := find(); len(ids)+unknown != 0 {
 		t.Errorf("found again: %v, %d", ids, unknown)
+	}
+}
+
+func TestOneClaimsAChore(t *testing.T) {
+	s, pool := decidable(t)
+	claim := func() bool {
+		t.Helper()
+		mine, err := s.ClaimChore(t.Context(), "stranded", time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mine
+	}
+	if !claim() || claim() {
+		t.Error("not the first one alone claims it")
+	}
+	if _, err := pool.Exec(t.Context(), `UPDATE chores SET done_at = done_at - interval '61 seconds'`); err != nil {
+		t.Fatal(err)
+	}
+	if !claim() || claim() {
+		t.Error("when its time is over, not the first one alone claims it")
 	}
 }
