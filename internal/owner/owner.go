@@ -22,9 +22,9 @@ type Config struct {
 	Logger   *slog.Logger
 	// TTL of a lease; preset 5 s. A dead owner's WABAs stand still that long.
 	TTL time.Duration
-	// Renew is how often leases are renewed; preset a fifth of TTL.
+	// Renew is how often leases are renewed; preset a fifth of TTL, 1 s at most.
 	Renew time.Duration
-	// Margin before the end of a lease at which the owner stops sending by its own clock; preset a fifth of TTL.
+	// Margin before the end of a lease at which the owner stops sending by its own clock; preset a fifth of TTL, 1 s at most.
 	Margin time.Duration
 	// DeadPoll is how often the locks of other workers are looked at; preset 100 ms.
 	DeadPoll time.Duration
@@ -80,8 +80,8 @@ func New(cfg Config) *Owner {
 		}
 	}
 	preset(&cfg.TTL, 5*time.Second)
-	preset(&cfg.Renew, cfg.TTL/5)
-	preset(&cfg.Margin, cfg.TTL/5)
+	preset(&cfg.Renew, min(cfg.TTL/5, time.Second))
+	preset(&cfg.Margin, min(cfg.TTL/5, time.Second))
 	preset(&cfg.DeadPoll, DeadPoll)
 	return &Owner{cfg: cfg, base: time.Now(), leases: map[string]*Lease{}, changed: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
 }

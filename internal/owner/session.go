@@ -29,9 +29,12 @@ func (s *session) close(ctx context.Context) {
 	_ = s.lock.Close(ctx)
 }
 
+// openWait bounds a registration, where the TTL is shorter.
+const openWait = 5 * time.Second
+
 // open connects, takes the worker's lock, and only then writes its row: a row without a held lock is a dead worker's.
 func (o *Owner) open(ctx context.Context) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, o.cfg.TTL)
+	ctx, cancel := context.WithTimeout(ctx, max(o.cfg.TTL, openWait))
 	defer cancel()
 	connect := func() (*pgx.Conn, error) {
 		cfg := o.cfg.Pool.Config().ConnConfig.Copy()
