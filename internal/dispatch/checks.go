@@ -95,6 +95,9 @@ func failed(msg *store.Outbound, code int, scope, title string, now time.Time) *
 // before looks at everything that may stand against a try before it asks for a slot. done says that the job is dealt with.
 func (d *Dispatcher) before(ctx context.Context, r *run, now time.Time) (v queue.Verdict, done bool) {
 	msg := &r.msg
+	if msg.Status == "sending" && !r.ln.waba.lease.Fresh(now) {
+		return d.giveBack(ctx, r.job), true // it may be a try of the next owner: that one knows
+	}
 	if outcome, over := d.over(ctx, r, now); over {
 		return d.finish(ctx, ending{ref: r.job.Ref(), outcome: outcome, run: r}), true
 	}

@@ -65,6 +65,8 @@ type Dispatcher struct {
 	marks   *batch.Group[store.Mark, bool]
 	ends    *batch.Group[ending, struct{}]
 	reopens *batch.Group[reopening, struct{}]
+	// unknowns says of each whether its message waits again.
+	unknowns *batch.Group[ending, bool]
 	// reserves takes places among the unique recipients of portfolios, where those are limited.
 	reserves *batch.Group[store.RecipientWant, store.RecipientGrant]
 
@@ -226,6 +228,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	d.loads = batch.New(batch.Config{Max: 500, Flushers: 2, Every: 20 * time.Millisecond}, d.load)
 	d.marks = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond, Every: 15 * time.Millisecond}, d.mark)
 	d.ends = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond, Every: 20 * time.Millisecond}, d.recordEndings)
+	d.unknowns = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.recordUnknowns)
 	d.reopens = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.recordReopenings)
 	d.reserves = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.reserve)
 	return d, nil
@@ -322,6 +325,7 @@ func (d *Dispatcher) Close() {
 	d.reserves.Close()
 	d.marks.Close()
 	d.reopens.Close()
+	d.unknowns.Close()
 	d.ends.Close()
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -43,9 +43,10 @@ func (d *Dispatcher) ended(ctx context.Context, r *run, out sender.Outcome, bega
 		d.answered(r, true)
 		d.succeeded(ctx, r, began)
 		d.learn(r, o)
-		d.awaitWebhooks(ctx, r, out, now)
 		o.Status, o.Event, o.Reason = "accepted", "try.accepted", ""
-		return d.finish(ctx, ending{ref: r.job.Ref(), outcome: o, run: r})
+		v := d.finish(ctx, ending{ref: r.job.Ref(), outcome: o, run: r})
+		d.awaitWebhooks(ctx, r, out, now)
+		return v
 	}
 	re := d.reaction(r, out, now)
 	if re.Suppress != 0 {
@@ -146,7 +147,8 @@ func (d *Dispatcher) unknown(msg store.Outbound, try int, reason string, now tim
 
 func (d *Dispatcher) unknownWith(o *store.Outcome, now time.Time) *store.Outcome {
 	o.Status, o.Event = "unknown", "try.unknown"
-	o.SettleBy = d.cfg.Owner.DBTime(now).Add(d.cfg.UnknownAfter)
+	o.At = d.cfg.Owner.DBTime(now) // it is compared with what the database notes
+	o.SettleBy = o.At.Add(d.cfg.UnknownAfter)
 	return o
 }
 

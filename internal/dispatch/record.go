@@ -24,6 +24,9 @@ type ending struct {
 	run *run
 }
 
+// unknown says that nobody knows how the try ended.
+func (e ending) unknown() bool { return e.outcome != nil && e.outcome.Status == "unknown" }
+
 // reopening is a try that sent nothing, or a job that began none (reopen is then nil). With back its job becomes a new
 // one that keeps its place in the lane; with hold the message waits without a job. When its message was taken for unknown
 // meanwhile, its job is gone and a new one is put in.
@@ -38,12 +41,20 @@ type reopening struct {
 // finish records an ending together with the completion of the job. It holds on until it is recorded: an outcome waits
 // in memory while the database is away. Only the hard end of the process cuts that short; the try is then unknown.
 func (d *Dispatcher) finish(ctx context.Context, e ending) queue.Verdict {
-	err := d.untilRecorded(ctx, func(ctx context.Context) error {
-		_, err := d.ends.Do(ctx, e)
+	waits := false
+	err := d.untilRecorded(ctx, func(ctx context.Context) (err error) {
+		if e.unknown() {
+			waits, err = d.unknowns.Do(ctx, e)
+		} else {
+			_, err = d.ends.Do(ctx, e)
+		}
 		return err
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return queue.Retry(err)
+	case waits:
+		return queue.Snooze(100 * time.Millisecond)
 	}
 	if e.run != nil {
 		d.leaves(e.run)
@@ -137,7 +148,7 @@ func (d *Dispatcher) mark(ctx context.Context, marks []store.Mark) ([]batch.Resu
 }
 
 func (d *Dispatcher) recordEndings(ctx context.Context, set []ending) ([]batch.Result[struct{}], error) {
-	return eachAlone(ctx, set, func(ctx context.Context, set []ending) error {
+	return eachAlone(ctx, set, func(ctx context.Context, set []ending) ([]struct{}, error) {
 		outcomes := make([]store.Outcome, 0, len(set))
 		refs := make([]queue.Ref, 0, len(set))
 		for _, e := range set {
@@ -158,12 +169,46 @@ func (d *Dispatcher) recordEndings(ctx context.Context, set []ending) ([]batch.R
 		if err == nil && completed < len(refs) {
 			d.log.InfoContext(ctx, "jobs that ended had been given to others meanwhile", "jobs", len(refs)-completed)
 		}
-		return err
+		return make([]struct{}, len(set)), err
+	})
+}
+
+// recordUnknowns records tries whose outcome nobody knows, and says of each whether its message waits again: whoever made the
+// try has just said that nothing was sent, or another was let have it. Then its job is not completed, as it is, or may be, the
+// only one. The messages are locked before anything is decided: who speaks later finds them unknown, and puts a job in.
+func (d *Dispatcher) recordUnknowns(ctx context.Context, set []ending) ([]batch.Result[bool], error) {
+	return eachAlone(ctx, set, func(ctx context.Context, set []ending) ([]bool, error) {
+		waits := make([]bool, len(set))
+		err := d.store.InTx(ctx, func(tx pgx.Tx) error {
+			ids := make([]uuid.UUID, len(set))
+			for i, e := range set {
+				ids[i] = e.outcome.ID
+			}
+			waiting, err := d.store.LockWaiting(ctx, tx, ids)
+			if err != nil {
+				return err
+			}
+			var outcomes []store.Outcome
+			var refs []queue.Ref
+			for i, e := range set {
+				if waits[i] = waiting[e.outcome.ID]; waits[i] {
+					continue
+				}
+				outcomes = append(outcomes, *e.outcome)
+				if e.ref.ID != 0 {
+					refs = append(refs, e.ref)
+				}
+			}
+			slices.SortFunc(outcomes, func(a, b store.Outcome) int { return compare(a.ID, b.ID) })
+			completed := 0
+			return d.store.RecordOutcomes(ctx, tx, outcomes, func(b *pgx.Batch) { d.client.Complete(b, refs, &completed) })
+		})
+		return waits, err
 	})
 }
 
 func (d *Dispatcher) recordReopenings(ctx context.Context, set []reopening) ([]batch.Result[struct{}], error) {
-	return eachAlone(ctx, set, func(ctx context.Context, set []reopening) error {
+	return eachAlone(ctx, set, func(ctx context.Context, set []reopening) ([]struct{}, error) {
 		var reopens []store.Reopen
 		var back, held []queue.Ref
 		for _, r := range set {
@@ -177,7 +222,7 @@ func (d *Dispatcher) recordReopenings(ctx context.Context, set []reopening) ([]b
 				back = append(back, r.job.Ref())
 			}
 		}
-		return d.store.InTx(ctx, func(tx pgx.Tx) error {
+		return make([]struct{}, len(set)), d.store.InTx(ctx, func(tx pgx.Tx) error {
 			var orphans map[uuid.UUID]bool
 			if len(reopens) > 0 {
 				var err error
@@ -219,16 +264,25 @@ func (d *Dispatcher) recordReopenings(ctx context.Context, set []reopening) ([]b
 
 // eachAlone records a set at once and, where the database refuses the set for what is in it, each item alone, so that
 // one bad row holds nobody else's outcome up.
-func eachAlone[T any](ctx context.Context, set []T, record func(context.Context, []T) error) ([]batch.Result[struct{}], error) {
+func eachAlone[T, R any](ctx context.Context, set []T, record func(context.Context, []T) ([]R, error)) ([]batch.Result[R], error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	err := record(ctx, set)
-	if err == nil || len(set) == 1 || store.Unavailable(err) {
-		return make([]batch.Result[struct{}], len(set)), err
+	out := make([]batch.Result[R], len(set))
+	answers, err := record(ctx, set)
+	switch {
+	case err == nil:
+		for i := range answers {
+			out[i].Out = answers[i]
+		}
+		return out, nil
+	case len(set) == 1 || store.Unavailable(err):
+		return nil, err
 	}
-	out := make([]batch.Result[struct{}], len(set))
 	for i := range set {
-		out[i].Err = record(ctx, set[i:i+1])
+		answers, err := record(ctx, set[i:i+1])
+		if out[i].Err = err; err == nil {
+			out[i].Out = answers[0]
+		}
 	}
 	return out, nil
 }

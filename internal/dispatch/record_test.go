@@ -83,7 +83,10 @@ func TestALateUnknownLeavesAReopenedMessage(t *testing.T) {
 	id := job.MessageID
 	r.unsent(bounded(t), aRun(job, id), "paused", 0)
 	wantQueued(t, r.pool, id)
-	r.say(t, job, r.unknown(store.Outbound{ID: id}, 1, "worker_gone", time.Now()))
+	late := ending{ref: job.Ref(), outcome: r.unknown(store.Outbound{ID: id}, 1, "worker_gone", time.Now())}
+	if v := r.finish(bounded(t), late); v != queue.Snooze(100*time.Millisecond) {
+		t.Errorf("verdict %+v", v)
+	}
 	wantQueued(t, r.pool, id)
 	wantGivenBack(t, r.pool, id)
 
@@ -215,5 +218,34 @@ func TestSettle(t *testing.T) {
 			t.Errorf("settled by a webhook: %+v", m)
 		}
 		wantJobs(t, r.pool, heard, "completed")
+	}
+}
+
+// A worker that had hung says late that Meta took an earlier try, when a later one has ended without a wamid: no more are made.
+func TestALateAcceptOfAnOlderTry(t *testing.T) {
+	for _, c := range []struct {
+		set, want string
+		twice     bool
+	}{
+		{`status = 'queued', try = 2, slot_at = NULL`, "accepted wamid.one", false},
+		{`status = 'unknown', try = 2, slot_at = NULL, settle_by = clock_timestamp()`, "accepted wamid.one", false},
+		{`status = 'sending', try = 2, slot_at = clock_timestamp()`, "sending ", true},
+		{`status = 'accepted', try = 2, slot_at = NULL, wamid = 'wamid.two'`, "accepted wamid.two", true},
+		{`status = 'queued', try = 2, failed_try = 1, slot_at = NULL`, "queued ", true},
+	} {
+		r := newRig(t, newPool(t), "worker-a", nowhere)
+		job := r.tried(t)
+		id := job.MessageID
+		exec(t, r.pool, `UPDATE messages SET `+c.set)
+		r.say(t, queue.Job{}, accepted(id, 1, "wamid.one"))
+		m := read(t, r.pool, id)
+		if got := m.Status + " " + m.WAMID; got != c.want || (m.Status == "accepted" && m.SettleBy != nil) {
+			t.Errorf("%s: %s, want %s; %+v", c.set, got, c.want, m)
+		}
+		var twice bool
+		scan(t, r.pool, &twice, `SELECT EXISTS (SELECT FROM message_events WHERE kind = 'duplicate_detected')`)
+		if twice != c.twice {
+			t.Errorf("%s: duplicate_detected is %v", c.set, twice)
+		}
 	}
 }

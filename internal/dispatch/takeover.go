@@ -55,7 +55,7 @@ func (d *Dispatcher) takeOver(ctx context.Context) error {
 	}
 	var back []queue.Ref
 	var unsent []store.Reopen
-	var ended []ending
+	var ended, unknown []ending
 	for _, r := range running {
 		t, ok := states[r.MessageID]
 		switch judge(t, ok, r.ClaimedBy == me, d.cfg.PostTimeout) {
@@ -66,7 +66,7 @@ func (d *Dispatcher) takeOver(ctx context.Context) error {
 			unsent = append(unsent, store.Reopen{ID: t.ID, Try: t.Try, Event: "try.unsent", At: time.Now(), Reason: "worker_gone_before_slot"})
 		case makeUnknown:
 			o := d.unknown(store.Outbound{ID: t.ID}, t.Try, "worker_gone", time.Now())
-			ended = append(ended, ending{ref: r.Ref, outcome: o})
+			unknown = append(unknown, ending{ref: r.Ref, outcome: o})
 		case completeOnly:
 			ended = append(ended, ending{ref: r.Ref})
 		case leave:
@@ -97,9 +97,20 @@ func (d *Dispatcher) takeOver(ctx context.Context) error {
 			}
 		}
 	}
-	if n := len(back) + len(ended); n > 0 {
+	if len(unknown) > 0 { // a job whose message waits again stays, and is given back at the next sweep
+		results, err := d.recordUnknowns(ctx, unknown)
+		if err != nil {
+			return err
+		}
+		for _, r := range results {
+			if r.Err != nil {
+				return r.Err
+			}
+		}
+	}
+	if n := len(back) + len(ended) + len(unknown); n > 0 {
 		d.metrics.takenOver.Add(float64(n))
-		d.log.InfoContext(ctx, "took jobs over", "given_back", len(back), "known_unsent", len(unsent), "ended", len(ended))
+		d.log.InfoContext(ctx, "took jobs over", "given_back", len(back), "known_unsent", len(unsent), "ended", len(ended), "unknown", len(unknown))
 	}
 	return nil
 }

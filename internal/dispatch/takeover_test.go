@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"testing"
@@ -307,6 +308,7 @@ func TestATryOfAMovedPhoneIsJudgedByItsNewWABA(t *testing.T) {
 	exec(t, r.pool, `INSERT INTO leases (waba_id, worker_id, epoch, expires_at) VALUES ($1::text, 'worker-a', 1, clock_timestamp() + interval '5 seconds')`, otherWABA)
 	claim(t, r.pool, id, "worker-a")
 	slot := ago(t, r.pool, 0) // long after the lease of the first WABA went over
+	exec(t, r.pool, `INSERT INTO workers (worker_id, lock_key) VALUES ('worker-a', 1) ON CONFLICT (worker_id) DO UPDATE SET dead_at = NULL`)
 	marked, err := old.marks.Do(t.Context(), store.Mark{ID: id, WABAID: otherWABA, Epoch: 1, Slot: slot})
 	if err != nil || !marked {
 		t.Fatalf("marked %v, %v", marked, err)
@@ -383,5 +385,49 @@ func TestAFailedMarkLeavesTheTryOfTheNextOwner(t *testing.T) {
 		earlier.epoch = 7
 		old.unsent(bounded(t), earlier, "mark_failed", time.Second)
 		wantQueued(t, r.pool, id)
+	}
+}
+
+// Take-over has read that a try is open; then its worker wakes up and says that nothing was sent. The job is the message's
+// only one: it is not completed with an outcome that is none any more.
+func TestTakeOverLeavesTheJobOfAMessageThatWaitsAgain(t *testing.T) {
+	old, r := newOwners(t)
+	id := old.accept(t)
+	job := claim(t, r.pool, id, "worker-a")
+	begun(t, r.pool, id, "worker-a", ago(t, r.pool, 11))
+	gone := ending{ref: job.Ref(), outcome: r.unknown(store.Outbound{ID: id}, 1, "worker_gone", time.Now())}
+	cause := errors.New("nothing was accepted")
+	if v := old.reopen(bounded(t), aRun(job, id), store.Reopen{ID: id, Try: 1, Event: "try.transient", Retry: true, At: time.Now()}, nil, 0, cause); v != queue.Retry(cause) {
+		t.Fatalf("verdict %+v", v)
+	}
+	results, err := r.recordUnknowns(t.Context(), []ending{gone})
+	if err != nil || !results[0].Out {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	wantQueued(t, r.pool, id)
+	wantJobs(t, r.pool, id, "running")
+	if v := r.finish(bounded(t), gone); v != queue.Snooze(100*time.Millisecond) {
+		t.Errorf("a run that ends so gives %+v", v)
+	}
+	wantJobs(t, r.pool, id, "running")
+	// At the next sweep it is given back.
+	r.sweep(t)
+	wantQueued(t, r.pool, id)
+	wantGivenBack(t, r.pool, id)
+}
+
+// A worker that is counted as dead marks nothing: its later slots are taken for unused.
+func TestTheDeadMarkNothing(t *testing.T) {
+	pool := newPool(t)
+	a := newRig(t, pool, "worker-a", nowhere)
+	exec(t, pool, `INSERT INTO workers (worker_id, lock_key) VALUES ('worker-a', 1)`)
+	exec(t, pool, `INSERT INTO leases (waba_id, worker_id, epoch, expires_at) VALUES ($1::text, 'worker-a', 2, clock_timestamp() + interval '1 minute')`, testWABA)
+	for dead, want := range map[string]bool{"clock_timestamp()": false, "NULL": true} {
+		exec(t, pool, `UPDATE workers SET dead_at = `+dead)
+		id := a.accept(t)
+		marked, err := a.store.MarkTries(t.Context(), "worker-a", []store.Mark{{ID: id, WABAID: testWABA, Epoch: 2, Slot: time.Now()}})
+		if err != nil || marked[id] != want {
+			t.Errorf("dead_at %s: marked is %v, %v", dead, marked[id], err)
+		}
 	}
 }

@@ -38,8 +38,9 @@ type Outcome struct {
 }
 
 // RecordOutcomes ends tries for good: the outcome, the wamid and an event row each. An outcome counts for the try it
-// names only: one that comes after a newer try was begun leaves the message as it is, but for its wamid and events, and
-// an accepted one then is a message sent twice, kept as duplicate_detected. Where a webhook was faster, its higher status
+// names only: one that comes after a newer try was begun leaves the message as it is, but for its wamid and events. An
+// accepted one then is a message sent twice, kept as duplicate_detected, unless the newer try has ended without one: the
+// message is accepted, and no other try is made. Where a webhook was faster, its higher status
 // stays. Unknown is said of a message that is being sent only: whoever knows more, or knew it earlier, is right.
 //
 // A try that a failed webhook has ended already, and a new one follows, changes nothing but the log.
@@ -97,7 +98,7 @@ func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]strin
 			accepted_at = CASE WHEN u.status = 'accepted' AND (u.decided OR u.try > m.failed_try) THEN least(m.accepted_at, u.at) ELSE m.accepted_at END,
 			failed_at = CASE WHEN u.status = 'failed' AND (u.decided OR u.try > m.failed_try) THEN coalesce(m.failed_at, u.at) ELSE m.failed_at END,
 			unknown_at = CASE WHEN u.status = 'unknown' THEN u.at ELSE m.unknown_at END,
-			unknown_reason = CASE WHEN u.status = 'unknown' THEN u.reason ELSE m.unknown_reason END,
+			unknown_reason = CASE WHEN u.status = 'unknown' THEN u.reason ELSE m.unknown_reason END, settle_waits = NULL,
 			settle_by = CASE WHEN u.status = 'unknown' THEN u.settle_by END,
 			error_code = CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.code, 0) ELSE m.error_code END,
 			error_subcode = CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN nullif(u.subcode, 0) ELSE m.error_subcode END,
@@ -107,7 +108,8 @@ func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]strin
 		FROM unnest($1::uuid[], $2::integer[], $3::text[], $4::timestamptz[], $5::text[], $6::text[], $7::text[], $8::integer[], $9::integer[],
 		            $10::text[], $11::text[], $12::text[], $13::text[], $14::timestamptz[], $17::boolean[])
 		     AS u(id, try, status, at, wamid, wa_id, message_status, code, subcode, title, details, scope, reason, settle_by, decided)
-		WHERE m.id = u.id AND m.id = ANY($1::uuid[]) AND m.id BETWEEN $15::uuid AND $16::uuid AND m.try = u.try
+		WHERE m.id = u.id AND m.id = ANY($1::uuid[]) AND m.id BETWEEN $15::uuid AND $16::uuid
+		  AND (m.try = u.try OR (u.status = 'accepted' AND u.try < m.try AND u.try > m.failed_try AND m.status IN ('queued', 'unknown')))
 		  AND (u.status <> 'unknown' OR m.status = 'sending')
 		RETURNING m.id, CASE WHEN (u.decided OR u.try > m.failed_try) THEN coalesce(m.wamid, '') ELSE u.wamid END`,
 		ids, tries, statuses, at, wamids, waids, msgStatuses, codes, subcodes, titles, details, scopes, reasons, settle, lo, hi, decided,

@@ -106,7 +106,7 @@ type Mark struct {
 }
 
 // MarkTries begins tries: it raises each message's try number and holds its slot. A mark is refused, and its message
-// left as it is, when the worker's lease of that epoch is over, another try was begun since, one is open, or the message
+// left as it is, when the worker's lease of that epoch is over or it is counted as dead (its later slots are then taken for unused), another try was begun since, one is open, or the message
 // no longer waits. It returns the ids that were marked.
 func (s *Store) MarkTries(ctx context.Context, workerID string, marks []Mark) (map[uuid.UUID]bool, error) {
 	ids, tries, wabas := make([]uuid.UUID, len(marks)), make([]int32, len(marks)), make([]string, len(marks))
@@ -123,6 +123,7 @@ func (s *Store) MarkTries(ctx context.Context, workerID string, marks []Mark) (m
 		SET try = m.try + 1, waba_id = u.waba_id, slot_at = u.slot, marked_by = $1::text, epoch = u.epoch, status = 'sending'
 		FROM unnest($2::uuid[], $3::integer[], $4::text[], $5::bigint[], $6::timestamptz[]) AS u(id, try, waba_id, epoch, slot)
 		JOIN leases l ON l.waba_id = u.waba_id AND l.worker_id = $1::text AND l.epoch = u.epoch AND l.expires_at > clock_timestamp()
+		JOIN workers k ON k.worker_id = l.worker_id AND k.dead_at IS NULL
 		WHERE m.id = u.id AND m.id = ANY($2::uuid[]) AND m.id BETWEEN $7::uuid AND $8::uuid
 		  AND m.try = u.try AND m.slot_at IS NULL AND m.status = 'queued'
 		RETURNING m.id`, workerID, ids, tries, wabas, epochs, slots, lo, hi)
@@ -204,6 +205,24 @@ func (s *Store) TryStates(ctx context.Context, ids []uuid.UUID, heartbeatTTL tim
 		return nil, fmt.Errorf("reading the tries of %d messages: %w", len(ids), err)
 	}
 	return found, nil
+}
+
+// LockWaiting locks messages and says which of them wait to be sent.
+func (s *Store) LockWaiting(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (map[uuid.UUID]bool, error) {
+	lo, hi := bounds(ids)
+	rows, err := tx.Query(ctx, `
+		SELECT m.id, m.status FROM messages m WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid
+		ORDER BY m.id FOR NO KEY UPDATE OF m`, ids, lo, hi)
+	if err != nil {
+		return nil, fmt.Errorf("locking %d messages: %w", len(ids), err)
+	}
+	waiting := make(map[uuid.UUID]bool, len(ids))
+	var id uuid.UUID
+	var status string
+	if _, err := pgx.ForEachRow(rows, []any{&id, &status}, func() error { waiting[id] = status == "queued"; return nil }); err != nil {
+		return nil, fmt.Errorf("locking %d messages: %w", len(ids), err)
+	}
+	return waiting, nil
 }
 
 func idSet(rows pgx.Rows) (map[uuid.UUID]bool, error) {
