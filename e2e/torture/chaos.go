@@ -39,11 +39,22 @@ func chaosNames() []string {
 	for _, c := range chaoses {
 		names = append(names, c.name)
 	}
-	return names
+	return append(names, faultFailedWebhook)
 }
+
+const (
+	faultFailedWebhook = "webhook-failed"
+	// failedWebhooks is how many messages are accepted and then failed by a webhook, with a code that is proof.
+	failedWebhooks = 40
+)
 
 // unleash sets the chaos that is on.
 func (s *stage) unleash() error {
+	if s.opt.faults[faultFailedWebhook] {
+		if _, err := s.sim.SetError(simulator.ErrorRule{Code: 131000, By: simulator.ByWebhook, Times: failedWebhooks}); err != nil {
+			return err
+		}
+	}
 	set := simulator.Chaos{Seed: int64(s.seed)} //nolint:gosec // any seed will do
 	for _, c := range chaoses {
 		if s.opt.faults[c.name] {
@@ -60,6 +71,9 @@ func (s *stage) countChaos() {
 		if s.opt.faults[c.name] {
 			s.hits[c.name] = int(c.hits(counts))
 		}
+	}
+	if s.opt.faults[faultFailedWebhook] {
+		s.hits[faultFailedWebhook] = int(s.sim.Ledger().Totals.FailuresOnDemand)
 	}
 	if s.opt.faults[faultOutage] {
 		s.hits[faultOutage] = int(counts.KeptBack.Messages)

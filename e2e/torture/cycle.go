@@ -71,6 +71,12 @@ func (r *rig) cycle(ctx context.Context, seed uint64) (_ *result, err error) {
 	if text := s.load.wrong.Load(); text != nil {
 		v.other = append(v.other, fmt.Sprintf("%d answers were refusals, such as %s", s.load.refused.Load(), *text))
 	}
+	if n := len(s.accepts()); n < s.opt.messages*3/4 {
+		v.other = append(v.other, fmt.Sprintf("only %d of %d messages were accepted by the Cloud API", n, s.opt.messages))
+	}
+	if v.blurred > s.opt.messages/100 {
+		v.other = append(v.other, fmt.Sprintf("%d arrivals could not be judged, as the machine stood still", v.blurred))
+	}
 	for name, on := range s.opt.faults {
 		if on && s.hits[name] < enough && s.opt.messages >= fullCycle {
 			v.other = append(v.other, fmt.Sprintf("%s hit only %d messages", name, s.hits[name]))

@@ -5,40 +5,13 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 
 	"wagate/internal/simulator"
 )
-
-// row is a message as the database has it at the end.
-type row struct {
-	id           uuid.UUID
-	reference    string
-	status       string
-	policy       string
-	try          int
-	wamid        string
-	errorTitle   string
-	byMeta       bool
-	unknownWhy   string
-	open         bool // its deadline is still to come, or it is held by nothing
-	expires      *time.Time
-	resends      []time.Time // when on_unknown = resend was decided
-	duplicate    bool        // duplicate_detected is among its events
-	acceptedTrys map[int]bool
-}
-
-// leaseTime is from when until when a worker owned a WABA under an epoch.
-type leaseTime struct {
-	worker     string
-	epoch      int64
-	from, till time.Time
-}
 
 // verdict is what the judge found. Each list holds what is wrong, in words.
 type verdict struct {
@@ -89,9 +62,12 @@ func (s *stage) judge(ctx context.Context) (*verdict, error) {
 	if err != nil {
 		return nil, err
 	}
-	accepts := s.accepts()
+	accepts, missed := s.accepts(), s.missed()
 	v := &verdict{counts: map[string]int{}, earliest: s.pulse.earliest}
-	byReference := map[string]*row{}
+	byReference, asked := map[string]*row{}, map[string]*sent{}
+	for _, m := range s.load.all() {
+		asked[m.key()] = m
+	}
 	for _, r := range rows {
 		v.counts[r.status]++
 		if byReference[r.reference] != nil {
@@ -99,13 +75,15 @@ func (s *stage) judge(ctx context.Context) (*verdict, error) {
 		}
 		byReference[r.reference] = r
 		v.judgeMessage(r, accepts[r.id])
+		v.judgeEnd(r, asked[r.reference])
+		v.judgeAgain(r, accepts[r.id], missed[r.id])
 	}
 	for id, list := range accepts {
 		if rows[id] == nil {
 			v.lost = append(v.lost, fmt.Sprintf("%s was accepted by the Cloud API and is in no row (arrived %s)", id, at(list[0].ArrivalUnixNS)))
 		}
 	}
-	v.judgeLeases(accepts, leases)
+	v.judgeLeases(arrivals(accepts, missed), leases)
 	for _, m := range s.load.all() {
 		v.judgeClient(m, byReference[m.key()], rows)
 	}
@@ -151,15 +129,16 @@ func (v *verdict) judgeMessage(r *row, accepts []simulator.Accept) {
 			v.stuck = append(v.stuck, fmt.Sprintf("%s is unknown (%s) and its deadline is not decided", r.id, r.unknownWhy))
 		case r.unknownWhy == "":
 			v.stuck = append(v.stuck, fmt.Sprintf("%s is unknown without a reason", r.id))
-		case heard:
-			v.lost = append(v.lost, fmt.Sprintf("%s is unknown (%s) although a webhook of it was taken", r.id, r.unknownWhy))
+		case heard || recorded:
+			v.lost = append(v.lost, fmt.Sprintf("%s is unknown (%s) although it was accepted and we were told", r.id, r.unknownWhy))
 		}
 	case "accepted", "sent", "delivered", "read", "played":
 		if !slices.ContainsFunc(accepts, func(a simulator.Accept) bool { return a.WAMID == r.wamid }) {
 			v.lost = append(v.lost, fmt.Sprintf("%s is %s, and the Cloud API accepted it under no such wamid", r.id, r.status))
 		}
 	case "failed", "expired", "cancelled":
-		if heard || recorded {
+		byMeta := r.status == "failed" && r.byMeta && len(accepts) > 0 && hasFailed(accepts[len(accepts)-1])
+		if (heard || recorded) && !byMeta {
 			v.lost = append(v.lost, fmt.Sprintf("%s is %s (%s) although it was accepted and we were told", r.id, r.status, r.errorTitle))
 		}
 		if len(accepts) > 0 && r.status != "failed" && len(r.resends) == 0 {
@@ -203,11 +182,17 @@ func (v *verdict) judgeTwice(r *row, accepts []simulator.Accept) {
 	if len(accepts) < 2 {
 		return
 	}
-	if r.policy != "resend" {
+	proven := 0 // that were followed by a failed webhook, which allows one more try
+	for _, a := range accepts[:len(accepts)-1] {
+		if hasFailed(a) {
+			proven++
+		}
+	}
+	if r.policy != "resend" && len(accepts)-1 > proven {
 		v.twice = append(v.twice, fmt.Sprintf("%s (on_unknown %s) was accepted %d times, tries %v", r.id, r.policy, len(accepts), tries(accepts)))
 		return
 	}
-	known := 0
+	known, again := 0, 0
 	for i, a := range accepts {
 		if told(a) || r.acceptedTrys[a.Try] {
 			known++
@@ -216,6 +201,10 @@ func (v *verdict) judgeTwice(r *row, accepts []simulator.Accept) {
 			continue
 		}
 		before := accepts[i-1]
+		if hasFailed(before) {
+			continue
+		}
+		again++
 		decided := slices.IndexFunc(r.resends, func(t time.Time) bool {
 			return t.After(v.written(before)) && t.UnixNano() < a.ArrivalUnixNS
 		})
@@ -228,8 +217,8 @@ func (v *verdict) judgeTwice(r *row, accepts []simulator.Accept) {
 				r.id, at(a.ArrivalUnixNS), at(before.FirstToldUnixNS), r.resends[decided].UTC().Format("15:04:05.000")))
 		}
 	}
-	v.duplicates += len(accepts) - 1
-	if known > 1 && !r.duplicate {
+	v.duplicates += again
+	if known-proven > 1 && !r.duplicate {
 		v.other = append(v.other, fmt.Sprintf("%s was accepted %d times, we know of %d, and duplicate_detected is not among its events", r.id, len(accepts), known))
 	}
 }
@@ -242,13 +231,9 @@ func tries(accepts []simulator.Accept) []int {
 	return all
 }
 
-// judgeLeases finds what arrived from a worker that did not own the WABA then.
-func (v *verdict) judgeLeases(accepts map[uuid.UUID][]simulator.Accept, leases map[string][]leaseTime) {
+// judgeLeases finds what arrived from a worker that did not own the WABA then, by everything that arrived.
+func (v *verdict) judgeLeases(all []simulator.Accept, leases map[string][]leaseTime) {
 	newest := map[string]int64{}
-	var all []simulator.Accept
-	for _, list := range accepts {
-		all = append(all, list...)
-	}
 	slices.SortFunc(all, func(a, b simulator.Accept) int { return cmp.Compare(a.ArrivalUnixNS, b.ArrivalUnixNS) })
 	for _, a := range all {
 		waba := wabaOf(a.Phone)
@@ -277,86 +262,45 @@ func (v *verdict) judgeLeases(accepts map[uuid.UUID][]simulator.Accept, leases m
 	}
 }
 
-// accepts gives what the simulator accepted, by message and in the order of arrival.
-func (s *stage) accepts() map[uuid.UUID][]simulator.Accept {
-	all := map[uuid.UUID][]simulator.Accept{}
-	for after := int64(0); ; {
-		page := s.sim.Accepts(after, 10_000)
-		if len(page) == 0 {
-			break
-		}
-		for _, a := range page {
-			id, _ := uuid.Parse(a.OurID) // the nil id is in no row
-			all[id] = append(all[id], a)
-		}
-		after = page[len(page)-1].Seq
+// hasFailed says that a failed webhook of an accept was taken.
+func hasFailed(a simulator.Accept) bool { return slices.Contains(a.Statuses, "failed") }
+
+// judgeEnd holds how a message ended against what was asked for it.
+func (v *verdict) judgeEnd(r *row, m *sent) {
+	wrong := func(why string) {
+		v.other = append(v.other, fmt.Sprintf("%s is %s (on_unknown %s, %s), %s", r.id, r.status, r.policy, r.errorTitle, why))
 	}
-	for _, list := range all {
-		slices.SortFunc(list, func(a, b simulator.Accept) int { return cmp.Compare(a.ArrivalUnixNS, b.ArrivalUnixNS) })
+	switch {
+	case m == nil:
+		wrong("and nobody has sent it")
+	case r.status == "cancelled" && m.cancel == 0:
+		wrong("and nobody has cancelled it")
+	case r.status == "expired" && m.lives == 0:
+		wrong("and it had no end")
+	case r.status == "failed" && !r.failedAt && !(r.byMeta && m.lives > 0): // a failed webhook after its end is the end
+		wrong("and no deadline has decided that")
+	case r.status == "unknown" && r.policy == "fail", r.status == "unknown" && r.policy == "resend" && len(r.resends) < 2:
+		wrong("and its policy says otherwise")
 	}
-	return all
 }
 
-func (s *stage) rows(ctx context.Context) (map[uuid.UUID]*row, error) {
-	rows, err := s.pool.Query(ctx, `
-		SELECT m.id, coalesce(m.reference, ''), m.status, m.on_unknown, m.try, coalesce(m.wamid, ''), coalesce(m.error_title, ''), m.failed_by_meta,
-		       coalesce(m.unknown_reason, ''), m.settle_by IS NOT NULL, m.expires_at,
-		       coalesce(e.resends, '{}'), coalesce(e.duplicate, false), coalesce(e.tries, '{}')
-		FROM messages m LEFT JOIN (
-			SELECT message_id, array_agg(at ORDER BY at) FILTER (WHERE kind = 'settled' AND detail->>'as' = 'resend') AS resends,
-			       bool_or(kind = 'duplicate_detected') AS duplicate,
-			       array_agg(try) FILTER (WHERE kind = 'try.accepted') AS tries
-			FROM message_events GROUP BY message_id
-		) e ON e.message_id = m.id`)
-	if err != nil {
-		return nil, fmt.Errorf("reading the messages: %w", err)
+// judgeAgain finds tries that were made, whatever came of them, after one that may have been accepted, where the policy does not
+// say resend.
+func (v *verdict) judgeAgain(r *row, accepts, missed []simulator.Accept) {
+	if r.policy == "resend" {
+		return
 	}
-	all := map[uuid.UUID]*row{}
-	var r row
-	var accepted []int
-	_, err = pgx.ForEachRow(rows, []any{&r.id, &r.reference, &r.status, &r.policy, &r.try, &r.wamid, &r.errorTitle, &r.byMeta, &r.unknownWhy, &r.open, &r.expires,
-		&r.resends, &r.duplicate, &accepted}, func() error {
-		one := r
-		one.acceptedTrys = map[int]bool{}
-		for _, t := range accepted {
-			one.acceptedTrys[t] = true
+	for _, later := range slices.Concat(accepts, missed) {
+		for _, a := range accepts {
+			if a.Try < later.Try && !hasFailed(a) {
+				v.twice = append(v.twice, fmt.Sprintf("%s (on_unknown %s): try %d arrived at %s after try %d was accepted", r.id, r.policy, later.Try, at(later.ArrivalUnixNS), a.Try))
+			}
 		}
-		all[one.id] = &one
-		r = row{}
-		accepted = nil
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading the messages: %w", err)
-	}
-	return all, nil
-}
-
-// leases gives who owned each WABA and when, by the log of the changes of leases.
-func (s *stage) leases(ctx context.Context) (map[string][]leaseTime, error) {
-	rows, err := s.pool.Query(ctx, `
-		SELECT waba_id, worker_id, epoch, min(at), least(max(expires_at), lead(min(at)) OVER (PARTITION BY waba_id ORDER BY epoch))
-		FROM torture_leases GROUP BY waba_id, worker_id, epoch ORDER BY waba_id, epoch`)
-	if err != nil {
-		return nil, fmt.Errorf("reading the log of leases: %w", err)
-	}
-	all := map[string][]leaseTime{}
-	var waba string
-	var l leaseTime
-	_, err = pgx.ForEachRow(rows, []any{&waba, &l.worker, &l.epoch, &l.from, &l.till}, func() error {
-		if l.worker != "" {
-			all[waba] = append(all[waba], l)
+		for _, t := range r.unknownTries {
+			proven := slices.Contains(r.unsentTries, t) || slices.ContainsFunc(accepts, func(a simulator.Accept) bool { return a.Try == t && hasFailed(a) })
+			if t < later.Try && !proven {
+				v.twice = append(v.twice, fmt.Sprintf("%s (on_unknown %s): try %d arrived at %s although nobody knows of try %d", r.id, r.policy, later.Try, at(later.ArrivalUnixNS), t))
+			}
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reading the log of leases: %w", err)
 	}
-	return all, nil
-}
-
-// wabaOf gives the WABA of a phone number, as the stage numbers them.
-func wabaOf(phone string) string {
-	n, _ := strconv.Atoi(phone)
-	return wabaID((n - 1000) / 10)
 }

@@ -263,10 +263,14 @@ func (l *load) acknowledged(ctx context.Context, m *sent, id string) {
 	l.wg.Go(func() {
 		for pause(ctx, m.cancel) {
 			status, _, err := l.call(ctx, http.MethodPost, "/v1/messages/"+id+"/cancel", nil)
-			if err == nil && status != http.StatusServiceUnavailable && status < 500 {
-				m.cancelled = status == http.StatusOK
-				return
+			switch {
+			case err != nil || status >= 500:
+				continue
+			case status != http.StatusOK && status != http.StatusConflict:
+				l.refuse(status, []byte("to a cancel"))
 			}
+			m.cancelled = status == http.StatusOK
+			return
 		}
 	})
 }

@@ -44,18 +44,22 @@ func (p *pulse) run(ctx context.Context) {
 	}
 }
 
-// earliest gives when a request that was stamped at the given time can have been written at the earliest.
+// earliest gives when a request that was stamped at the given time can have been written at the earliest: since the
+// beginning of the last stall, where that is not long over.
 func (p *pulse) earliest(stamped time.Time) time.Time {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	earliest := stamped
-	for i := len(p.stalls) - 1; i >= 0; i-- { // a stall may echo an earlier one
+	for i := len(p.stalls) - 1; i >= 0; i-- {
 		s := p.stalls[i]
-		if s.from.Before(earliest) && earliest.Sub(s.till) < stallEcho {
-			earliest = s.from
+		if s.from.After(stamped) {
+			continue
 		}
+		if stamped.Sub(s.till) < stallEcho {
+			return s.from
+		}
+		break
 	}
-	return earliest
+	return stamped
 }
 
 // longest gives the sum and the longest of the stalls.

@@ -25,7 +25,7 @@ func TestACycleOfTorture(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt := options{cycles: 1, messages: fullCycle, seed: uint64(time.Now().UnixNano() % 1_000_000_000), faults: on, verbose: true}
+	opt := options{cycles: 1, messages: fullCycle - 1, seed: uint64(time.Now().UnixNano() % 1_000_000_000), faults: on, verbose: true}
 	sum, err := run(t.Context(), opt, t.Output())
 	if err != nil {
 		t.Fatal(err)
@@ -76,10 +76,15 @@ func TestTheJudge(t *testing.T) {
 		{"behind what was told", row{status: "sent", wamid: "wamid.1"}, []simulator.Accept{accept(1, 1, 2, "delivered")}, "lost: "},
 		{"failed though heard of", row{status: "failed", policy: "fail"}, []simulator.Accept{accept(1, 1, 2)}, "lost: "},
 		{"failed though answered", row{status: "failed", acceptedTrys: map[int]bool{1: true}}, []simulator.Accept{accept(1, 1, 0)}, "lost: "},
+		{"failed by a webhook", row{status: "failed", byMeta: true}, []simulator.Accept{accept(1, 1, 2, "failed")}, ""},
+		{"failed by a webhook of an earlier try", row{status: "failed", byMeta: true}, []simulator.Accept{accept(1, 1, 2, "failed"), accept(2, 3, 4, "sent")}, "lost: "},
 		{"failed by its policy", row{status: "failed", policy: "fail"}, []simulator.Accept{accept(1, 1, 0)}, ""},
 		{"cancelled and sent", row{status: "cancelled", policy: "hold"}, []simulator.Accept{accept(1, 1, 0)}, "wrong: "},
 		{"expired and sent", row{status: "accepted", wamid: "wamid.1", expires: &expires}, []simulator.Accept{accept(1, 2.5, 0)}, "wrong: "},
 		{"sent before it expired", row{status: "accepted", wamid: "wamid.1", expires: &expires}, []simulator.Accept{accept(1, 1.9, 0)}, ""},
+		{"again after a failed webhook", row{status: "delivered", wamid: "wamid.2", policy: "hold"}, []simulator.Accept{accept(1, 1, 2, "failed"), accept(2, 3, 4, "delivered")}, ""},
+		{"twice after a failed webhook", row{status: "delivered", wamid: "wamid.2", policy: "hold"}, []simulator.Accept{accept(1, 1, 2, "failed"), accept(2, 3, 4, "sent"), accept(3, 5, 6, "delivered")}, "sent twice: "},
+		{"unknown though answered", row{status: "unknown", unknownWhy: "eof", acceptedTrys: map[int]bool{1: true}}, []simulator.Accept{accept(1, 1, 0)}, "lost: "},
 		{"twice with hold", row{status: "accepted", wamid: "wamid.1", policy: "hold"}, []simulator.Accept{accept(1, 1, 0), accept(2, 3, 0)}, "sent twice: "},
 		{"twice without a deadline", row{status: "accepted", wamid: "wamid.1", policy: "resend"}, []simulator.Accept{accept(1, 1, 0), accept(2, 3, 0)}, "sent twice: "},
 		{"twice by its policy", row{status: "accepted", wamid: "wamid.1", policy: "resend", resends: resent(2)}, []simulator.Accept{accept(1, 1, 0), accept(2, 3, 0)}, ""},
@@ -118,16 +123,63 @@ func TestTheJudge(t *testing.T) {
 		{"an older epoch after a newer", []simulator.Accept{by("w", 16), by("x", 17)}, 1},
 	} {
 		v := &verdict{}
-		v.judgeLeases(map[uuid.UUID][]simulator.Accept{id: c.accepts}, leases)
+		v.judgeLeases(c.accepts, leases)
 		if len(v.late) != c.late || v.broken() != (c.late > 0) {
 			t.Errorf("%s: %v, want %d", c.name, v.late, c.late)
+		}
+	}
+
+	for _, c := range []struct {
+		name string
+		row  row
+		sent *sent
+		want string
+	}{
+		{"delivered", row{status: "delivered"}, &sent{}, ""},
+		{"of nobody", row{status: "delivered"}, nil, "wrong: "},
+		{"cancelled", row{status: "cancelled"}, &sent{cancel: 1}, ""},
+		{"cancelled by nobody", row{status: "cancelled"}, &sent{}, "wrong: "},
+		{"expired", row{status: "expired"}, &sent{lives: 1}, ""},
+		{"expired without an end", row{status: "expired"}, &sent{}, "wrong: "},
+		{"failed by its policy", row{status: "failed", failedAt: true}, &sent{}, ""},
+		{"failed by a webhook after its end", row{status: "failed", byMeta: true}, &sent{lives: 1}, ""},
+		{"failed by a webhook, and not tried again", row{status: "failed", byMeta: true}, &sent{}, "wrong: "},
+		{"failed by nobody", row{status: "failed", policy: "hold"}, &sent{}, "wrong: "},
+		{"held", row{status: "unknown", policy: "hold"}, &sent{}, ""},
+		{"held for good", row{status: "unknown", policy: "resend", resends: make([]time.Time, 2)}, &sent{}, ""},
+		{"held against its policy", row{status: "unknown", policy: "resend", resends: make([]time.Time, 1)}, &sent{}, "wrong: "},
+		{"held against its policy, fail", row{status: "unknown", policy: "fail"}, &sent{}, "wrong: "},
+	} {
+		v := &verdict{}
+		v.judgeEnd(&c.row, c.sent)
+		if got := v.String(); (c.want == "") != (got == "") || !strings.HasPrefix(got, "  "+c.want) && c.want != "" {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		name            string
+		row             row
+		accepts, missed []simulator.Accept
+		twice           int
+	}{
+		{"refused, then accepted", row{policy: "hold"}, []simulator.Accept{accept(2, 2, 0)}, []simulator.Accept{accept(1, 1, 0)}, 0},
+		{"accepted, then refused", row{policy: "hold"}, []simulator.Accept{accept(1, 1, 0)}, []simulator.Accept{accept(2, 2, 0)}, 1},
+		{"accepted, then refused, by its policy", row{policy: "resend"}, []simulator.Accept{accept(1, 1, 0)}, []simulator.Accept{accept(2, 2, 0)}, 0},
+		{"failed by a webhook, then refused", row{policy: "hold"}, []simulator.Accept{accept(1, 1, 1.5, "failed")}, []simulator.Accept{accept(2, 2, 0)}, 0},
+		{"unknown, then another", row{policy: "hold", unknownTries: []int{1}}, nil, []simulator.Accept{accept(1, 1, 0), accept(2, 2, 0)}, 1},
+		{"unknown, then proved unsent", row{policy: "hold", unknownTries: []int{1}, unsentTries: []int{1}}, nil, []simulator.Accept{accept(1, 1, 0), accept(2, 2, 0)}, 0},
+	} {
+		v := &verdict{}
+		v.judgeAgain(&c.row, c.accepts, c.missed)
+		if len(v.twice) != c.twice {
+			t.Errorf("%s: %v, want %d", c.name, v.twice, c.twice)
 		}
 	}
 
 	stood := &pulse{stalls: []stall{{base.Add(9 * time.Second), base.Add(12 * time.Second)}}}
 	for arrived, late := range map[float64]int{12.2: 0, 12.6: 1} {
 		v := &verdict{earliest: stood.earliest}
-		v.judgeLeases(map[uuid.UUID][]simulator.Accept{id: {by("w", arrived)}}, leases)
+		v.judgeLeases([]simulator.Accept{by("w", arrived)}, leases)
 		if len(v.late) != late || v.blurred != 1-late {
 			t.Errorf("%g s, after a stall that ended at 12: %v, %d blurred", arrived, v.late, v.blurred)
 		}
@@ -158,7 +210,7 @@ func TestTheJudge(t *testing.T) {
 }
 
 func TestFaultsAreChosenByName(t *testing.T) {
-	for list, want := range map[string]int{"all": len(faults) + len(chaoses), "none": 0, "": 0, "kill-worker,webhook-lost": 2} {
+	for list, want := range map[string]int{"all": len(faults) + len(chaoses) + 1, "none": 0, "": 0, "kill-worker,webhook-lost": 2} {
 		if on, err := chosen(list); err != nil || len(on) != want {
 			t.Errorf("%q: %v, %v", list, on, err)
 		}
