@@ -41,6 +41,8 @@ type Redo struct {
 	Failure
 	// Wait is how long it waits at least.
 	Wait time.Duration
+	// Waits says that it waits already, and has its job: a deadline or an operator had let it be tried again.
+	Waits bool
 }
 
 // decideFailures asks, for each message that fails by the set, whether it is sent again.
@@ -86,7 +88,8 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 		}
 		f.Error, f.At, f.try = *c.failure, c.failing.At, c.row.try
 		again, wait := false, time.Duration(0)
-		if decide != nil && c.open() {
+		waits := c.row.status == message.Queued
+		if decide != nil && (c.open() || waits) {
 			again, wait = decide(f)
 		}
 		switch {
@@ -99,7 +102,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 			c.redo = true
 			c.status, c.failed, c.settled = message.Queued, false, true
 			delete(c.at, message.Failed)
-			applied.Redos = append(applied.Redos, Redo{f, wait})
+			applied.Redos = append(applied.Redos, Redo{f, wait, waits})
 		}
 		applied.Failures = append(applied.Failures, f)
 	}

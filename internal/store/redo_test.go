@@ -134,10 +134,32 @@ func TestARedoWaitsForTheAnswerToBeRecorded(t *testing.T) {
 	}
 }
 
-// Messages that have ended otherwise are not sent again by a failure, and neither is one that waits already.
+// A message that waits for another try already, as a deadline or an operator let it, goes on waiting: the failure is proof that
+// the earlier try did nothing. It has its job.
+func TestAFailureOfATryThatAnotherIsToFollow(t *testing.T) {
+	pool := pgtest.New(t)
+	id := tookPart(t, pool, "queued")
+	got := applyAgain(t.Context(), t, pool, token(id, 1, "failed", 0))
+	if len(got.Redos) != 1 || !got.Redos[0].Waits || len(got.Failures) != 1 {
+		t.Errorf("%+v", got)
+	}
+	if !scalar[bool](t, pool, `SELECT status = 'queued' AND redos = 1 AND failed_try = 1 AND NOT failed_by_meta FROM messages WHERE id = $1`, id) {
+		t.Errorf("it is %s", row(t, pool, id))
+	}
+	// Of a message that may not be tried again it is the end.
+	never := tookPart(t, pool, "queued")
+	if got := apply(t, pool, token(never, 1, "failed", 0)); len(got.Redos) != 0 {
+		t.Errorf("%+v", got)
+	}
+	if status := scalar[string](t, pool, `SELECT status FROM messages WHERE id = $1`, never); status != "failed" {
+		t.Errorf("without another try it is %s", status)
+	}
+}
+
+// Messages that have ended otherwise are not sent again by a failure.
 func TestWhatHasEndedIsNotSentAgain(t *testing.T) {
 	pool := pgtest.New(t)
-	for _, status := range []string{"cancelled", "expired", "failed", "queued", "delivered", "read"} {
+	for _, status := range []string{"cancelled", "expired", "failed", "delivered", "read"} {
 		id := tookPart(t, pool, status)
 		got := applyAgain(t.Context(), t, pool, token(id, 1, "failed", 0))
 		if len(got.Redos) != 0 || scalar[int](t, pool, `SELECT redos FROM messages WHERE id = $1`, id) != 0 {

@@ -115,7 +115,7 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 			LEFT JOIN phone_hearings h ON h.phone_number_id = m.phone_number_id
 			LEFT JOIN unnest($4::text[], $6::timestamptz[]) AS a(phone, at) ON a.phone = m.phone_number_id
 			CROSS JOIN (
-				SELECT (SELECT r.received_at FROM webhook_raw r WHERE r.processed_at IS NULL AND NOT `+rawAppliedOnce+` ORDER BY r.id LIMIT 1) AS received_at
+				SELECT (SELECT r.received_at FROM webhook_raw r WHERE r.processed_at IS NULL AND (r.attempts = 0 OR r.error IS NULL OR NOT starts_with(r.error, '`+ProblemUnmatched+`')) ORDER BY r.id LIMIT 1) AS received_at
 			) w
 			WHERE m.settle_by <= now() - $5::double precision * interval '1 second'
 			  AND NOT EXISTS (

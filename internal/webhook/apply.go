@@ -186,8 +186,9 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 		// Ours came before our own record of the send, or it is none of ours: time tells.
 		again[from[n]] = again[from[n]] || (statuses[n].MessageID == uuid.Nil && p.raw.Age < matchFor)
 	}
+	early := make([]bool, len(all)) // without a problem while it waits: it may be the evidence that a deadline wants
 	for _, n := range applied.Early {
-		again[from[n]] = true
+		again[from[n]], early[from[n]] = true, true
 	}
 	results := make([]store.RawResult, len(all))
 	for i, p := range all {
@@ -195,7 +196,7 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 		if p.problem != "" {
 			done.aside++
 		}
-		if unmatched[i] > 0 {
+		if unmatched[i] > 0 && !early[i] {
 			results[i].Problem = fmt.Sprintf(store.ProblemUnmatched+"%d of %d statuses", unmatched[i], len(p.statuses))
 		}
 		if !again[i] {

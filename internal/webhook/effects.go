@@ -55,12 +55,16 @@ func (r *Receiver) followFailures(ctx context.Context, tx pgx.Tx, applied store.
 	if len(applied.Redos) == 0 || r.deps.Jobs == nil {
 		return unknown, nil
 	}
-	sends := make([]queue.Send, len(applied.Redos))
-	for i, f := range applied.Redos {
-		sends[i] = queue.Send{MessageID: f.ID, PhoneNumberID: f.PhoneNumberID, Priority: f.Priority}
-		if f.Wait > 0 {
-			sends[i].At = now.Add(f.Wait)
+	sends := make([]queue.Send, 0, len(applied.Redos))
+	for _, f := range applied.Redos {
+		if f.Waits {
+			continue
 		}
+		send := queue.Send{MessageID: f.ID, PhoneNumberID: f.PhoneNumberID, Priority: f.Priority}
+		if f.Wait > 0 {
+			send.At = now.Add(f.Wait)
+		}
+		sends = append(sends, send)
 	}
 	return unknown, r.deps.Jobs.Insert(ctx, tx, sends)
 }
