@@ -118,8 +118,9 @@ func at(ns int64) string { return time.Unix(0, ns).UTC().Format("15:04:05.000") 
 
 // judgeMessage holds a message's state against what the Cloud API accepted of it, in the order of arrival.
 func (v *verdict) judgeMessage(r *row, accepts []simulator.Accept) {
-	heard := slices.IndexFunc(accepts, told) >= 0
-	recorded := slices.IndexFunc(accepts, func(a simulator.Accept) bool { return r.acceptedTrys[a.Try] }) >= 0
+	// What a failed webhook has ended is no accept any more.
+	heard := slices.ContainsFunc(accepts, func(a simulator.Accept) bool { return told(a) && !hasFailed(a) })
+	recorded := slices.ContainsFunc(accepts, func(a simulator.Accept) bool { return r.acceptedTrys[a.Try] && !hasFailed(a) })
 	switch r.status {
 	case "queued", "sending":
 		v.stuck = append(v.stuck, fmt.Sprintf("%s is %s, try %d, accepted %d times", r.id, r.status, r.try, len(accepts)))

@@ -83,6 +83,7 @@ func TestTheJudge(t *testing.T) {
 		{"expired and sent", row{status: "accepted", wamid: "wamid.1", expires: &expires}, []simulator.Accept{accept(1, 2.5, 0)}, "wrong: "},
 		{"sent before it expired", row{status: "accepted", wamid: "wamid.1", expires: &expires}, []simulator.Accept{accept(1, 1.9, 0)}, ""},
 		{"again after a failed webhook", row{status: "delivered", wamid: "wamid.2", policy: "hold"}, []simulator.Accept{accept(1, 1, 2, "failed"), accept(2, 3, 4, "delivered")}, ""},
+		{"unknown after a failed webhook", row{status: "unknown", unknownWhy: "eof", acceptedTrys: map[int]bool{1: true}}, []simulator.Accept{accept(1, 1, 2, "failed")}, ""},
 		{"twice after a failed webhook", row{status: "delivered", wamid: "wamid.2", policy: "hold"}, []simulator.Accept{accept(1, 1, 2, "failed"), accept(2, 3, 4, "sent"), accept(3, 5, 6, "delivered")}, "sent twice: "},
 		{"unknown though answered", row{status: "unknown", unknownWhy: "eof", acceptedTrys: map[int]bool{1: true}}, []simulator.Accept{accept(1, 1, 0)}, "lost: "},
 		{"twice with hold", row{status: "accepted", wamid: "wamid.1", policy: "hold"}, []simulator.Accept{accept(1, 1, 0), accept(2, 3, 0)}, "sent twice: "},
