@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"wagate/internal/cloudapi"
+	"wagate/internal/content"
 )
 
 // Numbers reserved for fiction: +1 NPA 555 0100-0199 and Ofcom's 07700 900xxx.
@@ -23,9 +24,9 @@ func TestEveryExamplePasses(t *testing.T) {
 	const token = "g1:019a0000-0000-7000-8000-0123456789ab:1"
 	kinds := map[string]bool{}
 	for _, e := range all {
-		envelope, faults := cloudapi.Inspect(e.Body, cloudapi.RequirePlus)
-		if len(faults) > 0 {
-			t.Errorf("%s: %v", e.Name, faults)
+		envelope, faults, err := content.Check(e.Body, content.Options{Strict: true})
+		if err != nil || len(faults) > 0 {
+			t.Errorf("%s: %v, %v", e.Name, faults, err)
 			continue
 		}
 		parts := strings.Split(e.Name, ".")

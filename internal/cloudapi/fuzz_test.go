@@ -167,28 +167,6 @@ func asText(s string) string { return string([]rune(s)) }
 
 func textOf(v any) string { s, _ := v.(string); return s }
 
-// FuzzInspect looks for panics and for envelopes that would not survive storing.
-func FuzzInspect(f *testing.F) {
-	f.Add([]byte(`{"to":"+12025550101","type":"text","text":{"body":"hi"},"context":{"message_id":"a"}}`))
-	f.Add([]byte(`{"type":"template","template":{"name":"a\u0000","language":{"code":"en"}},"recipient":"\ud800"}`))
-	f.Add([]byte(`{"status":"read","message_id":"wamid.1"}`))
-	f.Add([]byte(`{"from":200000000000001,"to":"(202) 555.0101","recipient_type":"group","type":"contacts","contacts":"[{}]","gateway":null}`))
-	f.Fuzz(func(t *testing.T, body []byte) {
-		e, faults := Inspect(body, RequirePlus)
-		if len(faults) > 0 {
-			return
-		}
-		for _, s := range []string{e.Type, e.To, e.Recipient, e.RecipientType, e.ReplyTo, e.Opaque, e.TemplateName, e.TemplateLang, e.From, e.ReadReceiptOf} {
-			if !utf8.ValidString(s) || bytes.IndexByte([]byte(s), 0) >= 0 {
-				t.Fatalf("%q passes with %q", body, s)
-			}
-		}
-		if _, err := BuildOutbound(body, "g1:x:1", Overrides{}); err != nil {
-			t.Fatalf("%q passes and cannot be built: %v", body, err)
-		}
-	})
-}
-
 // FuzzParseToken looks for texts that pass for a token and are none: a caller's own data must not become a status of
 // another message.
 func FuzzParseToken(f *testing.F) {

@@ -52,7 +52,7 @@ func BuildOutbound(body []byte, wire string, set Overrides) ([]byte, error) {
 			hasText = true
 		case "status":
 			word, _ := plain(value)
-			isReceipt = string(word) == "read" // as Inspect reads it: another status does not make it one
+			isReceipt = string(word) == "read" // as content reads it: another status does not make it one
 		}
 		out = append(out, ',')
 		out = append(out, key...)

@@ -76,8 +76,6 @@ func isArray(b []byte) bool {
 	return i < len(b) && b[i] == '['
 }
 
-func isNull(b []byte) bool { return string(b) == "null" }
-
 // members calls f for each member of an object, in order, with the key as it
 // stands there (quotes included) and the value, until f gives false. Of
 // anything but an object it sees nothing.

@@ -20,6 +20,7 @@ const MaxNotification = 4 << 20
 const (
 	maxWord      = 128
 	maxRecipient = 256
+	maxOpaque    = 512 // characters
 )
 
 // VerifySignature says whether header, X-Hub-Signature-256, is the signature of

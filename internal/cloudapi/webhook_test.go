@@ -6,10 +6,35 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
+
+// cases gives the collection of real payloads, where it lies beside the
+// repository; nil, said in the log, where it does not.
+func cases(t *testing.T, folder string) map[string][]byte {
+	t.Helper()
+	dir := filepath.Join("..", "..", "..", "shared", "cases", folder)
+	names, err := filepath.Glob(filepath.Join(dir, "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(names) == 0 {
+		t.Log("the payload collection is not beside the repository: this part was not run")
+	}
+	found := map[string][]byte{}
+	for _, name := range names {
+		body, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[filepath.Base(name)] = body
+	}
+	return found
+}
 
 func sign(body, secret string) string {
 	mac := hmac.New(sha256.New, []byte(secret))

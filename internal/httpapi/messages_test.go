@@ -123,7 +123,11 @@ func TestBadInput(t *testing.T) {
 		{"all at once", `{"to":"1650","type":"image","gateway":{"priority":"first","x":1}}`, nil, 422,
 			[]string{"/from", "/gateway/priority", "/gateway/x", "/image", "/to"}},
 		{"NUL", text(`,"gateway":{"reference":"a\u0000"}`), nil, 422, []string{"/gateway/reference"}},
-		{"not UTF-8", text(`,"x":"` + "\xff" + `"`), nil, 422, []string{""}},
+		{"not UTF-8", text(`,"x":"` + "\xff" + `"`), nil, 422, []string{"/x"}},
+		{"a name twice", text(`,"x":{"a":1,"a":2}`), nil, 422, []string{"/x/a"}},
+		{"inside its type", `{"from":"` + phone + `","to":"+16505551234","type":"interactive","interactive":{"type":"button","body":{"text":"b"},
+			"action":{"buttons":[{"type":"reply","reply":{"id":"1"}},{}]}}}`, nil, 422, []string{
+			"/interactive/action/buttons/0/reply/title", "/interactive/action/buttons/1/reply", "/interactive/action/buttons/1/type"}},
 		{"long idempotency key", text(""), []string{"Idempotency-Key", strings.Repeat("k", 256)}, 422, []string{""}},
 		{"gzip", text(""), []string{"Content-Encoding", "gzip"}, 415, nil},
 	} {
@@ -212,11 +216,11 @@ func TestIdempotency(t *testing.T) {
 func TestBatch(t *testing.T) {
 	g := start(t)
 	a := g.must(http.StatusOK, "POST", "/v1/messages/batch", `{"messages":[`+text("")+`,7,`+text(`,"gateway":{"priority":"x"}`)+`,`+strings.Replace(text(""), phone, "299", 1)+`,`+
-		text(`,"x":"`+strings.Repeat("x", 1<<20)+`"`)+`,`+text("")+`]}`)
+		text(`,"x":"`+strings.Repeat("x", 1<<20)+`"`)+`,`+text("")+`,`+strings.Replace(text(""), "hello", "", 1)+`]}`)
 	want := []struct {
 		status  float64
 		pointer string
-	}{{}, {422, ""}, {422, "/gateway/priority"}, {404, "/from"}, {413, ""}, {}}
+	}{{}, {422, ""}, {422, "/gateway/priority"}, {404, "/from"}, {413, ""}, {}, {422, "/text/body"}}
 	results, _ := a.json["results"].([]any)
 	if len(results) != len(want) {
 		t.Fatalf("results %.500s", a.body)
@@ -302,6 +306,8 @@ func TestStream(t *testing.T) {
 	go write(text(`,"x":"`+strings.Repeat("x", 3<<20)+`"`) + "\n" + text("") + "\n")
 	expect(3, 413)
 	expect(4, 0)
+	write(strings.Replace(text(""), "hello", "", 1) + "\n")
+	expect(5, 422)
 	const many = 1500
 	go func() {
 		write(strings.Repeat(text("")+"\n", many-1) + text("")) // the last without an end of line
@@ -310,7 +316,7 @@ func TestStream(t *testing.T) {
 		}
 	}()
 	for i := range many {
-		expect(5+i, 0)
+		expect(6+i, 0)
 	}
 	if results.Scan() {
 		t.Errorf("one result too many: %s", results.Text())

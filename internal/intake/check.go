@@ -1,7 +1,6 @@
 package intake
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,7 @@ import (
 	"github.com/nyaruka/phonenumbers"
 
 	"wagate/internal/cloudapi"
+	"wagate/internal/content"
 	"wagate/internal/form"
 	"wagate/internal/message"
 	"wagate/internal/store"
@@ -58,30 +58,30 @@ type options struct {
 // check reads a request and gives the message to store, without an id and a time; an *Error else. Beside an error that is
 // late the message is given too. It does not look at the phone number's existence.
 func check(r Request, now time.Time) (store.NewMessage, *Error) {
-	if !json.Valid(r.Body) {
-		return store.NewMessage{}, &Error{Kind: Malformed, Faults: []cloudapi.Fault{{Pointer: "", Detail: syntax(r.Body)}}}
+	read, faults, err := content.Check(r.Body, content.Options{Strict: true})
+	if err != nil {
+		return store.NewMessage{}, &Error{Kind: Malformed, Faults: []cloudapi.Fault{{Pointer: "", Detail: err.Error()}}}
 	}
-	envelope, faults := cloudapi.Inspect(r.Body, cloudapi.RequirePlus)
 	if slices.ContainsFunc(faults, func(f cloudapi.Fault) bool { return f.Pointer == "" }) {
 		return store.NewMessage{}, &Error{Kind: Invalid, Faults: faults}
 	}
-	if envelope.IsReadReceipt {
+	if read.IsReadReceipt {
 		faults = append(faults, cloudapi.Fault{Pointer: "/status", Detail: "read receipts are not messages and are not queued"})
 	}
-	if envelope.From == "" && !slices.ContainsFunc(faults, func(f cloudapi.Fault) bool { return f.Pointer == "/from" }) {
+	if read.From == "" && !slices.ContainsFunc(faults, func(f cloudapi.Fault) bool { return f.Pointer == "/from" }) {
 		faults = append(faults, cloudapi.Fault{Pointer: "/from", Detail: "is required: the phone number id to send from"})
 	}
-	recipient := envelope.To
+	recipient := read.To
 	if recipient == "" {
-		recipient = envelope.Recipient
+		recipient = read.Recipient
 	}
 	number := recipient // where it is one
 	if slices.ContainsFunc(faults, func(f cloudapi.Fault) bool { return f.Pointer == "/to" || f.Pointer == "/recipient" }) {
 		number = ""
 	}
 	var o options
-	if envelope.Gateway != nil && string(envelope.Gateway) != "null" {
-		o = readOptions(envelope.Gateway, number, now, &faults)
+	if read.Gateway != nil && string(read.Gateway) != "null" {
+		o = readOptions(read.Gateway, number, now, &faults)
 	}
 	key, fault := idempotencyKey(r.IdempotencyKey, o.idempotencyKey)
 	if fault != nil {
@@ -95,15 +95,12 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 		}
 	}
 
-	var compact bytes.Buffer
-	compact.Grow(len(r.Body))
-	_ = json.Compact(&compact, r.Body) // valid, looked at above
 	m := store.NewMessage{
-		PhoneNumberID: envelope.From, KeyID: r.Caller.KeyID, Owner: r.Caller.Owner, IdempotencyKey: key,
-		Recipient: recipient, Type: envelope.Type, TemplateName: envelope.TemplateName, TemplateLanguage: envelope.TemplateLang,
-		Opaque: envelope.Opaque, Reference: o.reference, OrderingKey: o.orderingKey, OrderingAfter: o.orderingAfter,
+		PhoneNumberID: read.From, KeyID: r.Caller.KeyID, Owner: r.Caller.Owner, IdempotencyKey: key,
+		Recipient: recipient, Type: read.Type, TemplateName: read.TemplateName, TemplateLanguage: read.TemplateLang,
+		Opaque: read.Opaque, Reference: o.reference, OrderingKey: o.orderingKey, OrderingAfter: o.orderingAfter,
 		OrderingSeconds: o.orderingWait, CallbackURL: o.callbackURL,
-		SendWindow: o.sendWindow, SendAt: o.sendAt, ExpiresAt: o.expiresAt, Body: compact.Bytes(),
+		SendWindow: o.sendWindow, SendAt: o.sendAt, ExpiresAt: o.expiresAt, Body: read.Body,
 	}
 	if key != "" {
 		sum := sha256.Sum256(m.Body)
@@ -115,24 +112,12 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	}
 	category := o.category
 	if category == "" {
-		category = message.Category(envelope.CategoryHint)
+		category = message.Category(read.CategoryHint)
 	}
 	m.Category = string(category)
-	m.Priority = int(message.DefaultPriority(o.priority, category, envelope.IsReply()))
+	m.Priority = int(message.DefaultPriority(o.priority, category, read.IsReply()))
 	m.OnUnknown = string(message.DefaultOnUnknown(o.onUnknown, category))
 	return m, refused
-}
-
-// syntax says where a body stops being JSON, without showing it.
-func syntax(body []byte) string {
-	if len(bytes.TrimSpace(body)) == 0 {
-		return "the body is empty"
-	}
-	var v json.RawMessage
-	if e, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(body, &v)); ok {
-		return fmt.Sprintf("is not JSON: it breaks at byte %d", e.Offset)
-	}
-	return "is not JSON"
 }
 
 // idempotencyKey takes the header's key or the member's, and refuses two that differ.

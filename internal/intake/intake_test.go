@@ -153,6 +153,8 @@ func TestRefusals(t *testing.T) {
 		{`{}`, intake.Invalid, []string{"/from", "/to", "/type"}},
 		{`{"from":"` + phone + `","to":"16505551234","type":"text","text":{"body":"x"}}`, intake.Invalid, []string{"/to"}},
 		{`{"from":"` + phone + `","to":"+16505551234","type":"image","text":{"body":"x"}}`, intake.Invalid, []string{"/image"}},
+		{`{"from":"` + phone + `","to":"+16505551234","text":{"body":""},"gateway":{"priority":"top"}}`, intake.Invalid, []string{"/text/body", "/gateway/priority"}},
+		{string(text(`,"from":"` + phone + `"`)), intake.Invalid, []string{"/from"}},
 		{`{"from":"` + phone + `","status":"read","message_id":"wamid.X"}`, intake.Invalid, []string{"/status"}},
 		{`{"from":"299","to":"+16505551234","type":"text","text":{"body":"x"}}`, intake.UnknownPhone, []string{"/from"}},
 		{gateway(`[]`), intake.Invalid, []string{"/gateway"}},
@@ -218,6 +220,26 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("a phone number that is not the key's: %v", err)
 	}
 	wantRows(t, pool, 0, 0)
+}
+
+// What is kept is what came, field by field, but for contacts that came as a string: they are kept as the array.
+func TestBodyIsKept(t *testing.T) {
+	in, pool := setup(t)
+	const contacts = `{"from":"` + phone + `","to":"+16505551234","type":"contacts","contacts":$}`
+	for body, want := range map[string]string{
+		string(text(`, "unknown": {"b": [1.0, null], "a": "\u00e9"}`)):                            string(text(`,"unknown":{"b":[1.0,null],"a":"\u00e9"}`)),
+		strings.Replace(contacts, "$", `"[{\"name\": {\"formatted_name\": \"Night Line\"}}]"`, 1): strings.Replace(contacts, "$", `[{"name":{"formatted_name":"Night Line"}}]`, 1),
+	} {
+		a, err := in.Accept(t.Context(), intake.Request{Caller: caller, Body: []byte(body)})
+		if err != nil {
+			t.Errorf("%s: %v", body, err)
+			continue
+		}
+		var got string
+		if err := pool.QueryRow(t.Context(), `SELECT convert_from(body, 'UTF8') FROM messages WHERE id = $1`, a.ID).Scan(&got); err != nil || got != want {
+			t.Errorf("%s is kept as %s, %v", body, got, err)
+		}
+	}
 }
 
 func TestIdempotency(t *testing.T) {
