@@ -142,8 +142,9 @@ func (v *verdict) judgeMessage(r *row, accepts []simulator.Accept) {
 		if (heard || recorded) && !byMeta {
 			v.lost = append(v.lost, fmt.Sprintf("%s is %s (%s) although it was accepted and we were told", r.id, r.status, r.errorTitle))
 		}
-		if len(accepts) > 0 && r.status != "failed" && len(r.resends) == 0 {
-			v.other = append(v.other, fmt.Sprintf("%s is %s and was sent at %s", r.id, r.status, at(accepts[0].ArrivalUnixNS)))
+		took := slices.IndexFunc(accepts, func(a simulator.Accept) bool { return !hasFailed(a) })
+		if took >= 0 && r.status != "failed" && len(r.resends) == 0 {
+			v.other = append(v.other, fmt.Sprintf("%s is %s and was sent at %s", r.id, r.status, at(accepts[took].ArrivalUnixNS)))
 		}
 	default:
 		v.other = append(v.other, fmt.Sprintf("%s has the status %s", r.id, r.status))

@@ -80,6 +80,7 @@ func TestTheJudge(t *testing.T) {
 		{"failed by a webhook of an earlier try", row{status: "failed", byMeta: true}, []simulator.Accept{accept(1, 1, 2, "failed"), accept(2, 3, 4, "sent")}, "lost: "},
 		{"failed by its policy", row{status: "failed", policy: "fail"}, []simulator.Accept{accept(1, 1, 0)}, ""},
 		{"cancelled and sent", row{status: "cancelled", policy: "hold"}, []simulator.Accept{accept(1, 1, 0)}, "wrong: "},
+		{"cancelled after a failed webhook", row{status: "cancelled", policy: "hold"}, []simulator.Accept{accept(1, 1, 2, "failed")}, ""},
 		{"expired and sent", row{status: "accepted", wamid: "wamid.1", expires: &expires}, []simulator.Accept{accept(1, 2.5, 0)}, "wrong: "},
 		{"sent before it expired", row{status: "accepted", wamid: "wamid.1", expires: &expires}, []simulator.Accept{accept(1, 1.9, 0)}, ""},
 		{"again after a failed webhook", row{status: "delivered", wamid: "wamid.2", policy: "hold"}, []simulator.Accept{accept(1, 1, 2, "failed"), accept(2, 3, 4, "delivered")}, ""},
