@@ -81,6 +81,7 @@ func (s *Server) Inbound(in InboundMessages) error {
 	if err := p.inbound.expect(now, t.delay, in.Count); err != nil {
 		return err
 	}
+	p.heard(t.to, now)
 	t.left.Store(int32(in.Count)) //nolint:gosec // at most maxInbound
 	s.inbound += int64(in.Count)
 	p.received += int64(in.Count)

@@ -10,12 +10,13 @@ import (
 
 // graphError is one answer in the Graph API's error envelope.
 type graphError struct {
-	status, code, subcode int
-	message, details      string
-	transient             bool // is_transient
-	noBody                bool // the HTTP status alone, as from an edge in front of the API
-	retryAfter            int  // seconds, in Retry-After
-	regain                int  // minutes, in X-Business-Use-Case-Usage
+	status, code, subcode  int
+	message, details       string
+	userTitle, userMessage string // error_user_title and error_user_msg
+	transient              bool   // is_transient
+	noBody                 bool   // the HTTP status alone, as from an edge in front of the API
+	retryAfter             int    // seconds, in Retry-After
+	regain                 int    // minutes, in X-Business-Use-Case-Usage
 }
 
 // told is what the client sees: the code, or the HTTP status where there is no body.
@@ -78,7 +79,10 @@ var errorTitles = map[int]string{
 	132005: "Translated text too long", 132007: "Template format character policy violated", 132012: "Parameter format does not match format in the created template",
 	132015: "Template is paused", 132016: "Template is disabled", 132068: "Flow is blocked", 132069: "Flow is throttled",
 	133004: "Server temporarily unavailable", 133010: "Phone number not registered", 133016: "Account register deregister rate limit exceeded",
-	134102: "Template unavailable for use",
+	133005: "Two-step verification PIN mismatch", 133006: "Phone number needs to be verified before registering",
+	134100: "Only marketing messages supported", 134102: "Template unavailable for use", 136025: "Verify code error",
+	139000: "Flow error", 139001: "Flow cannot be updated", 139002: "Flow cannot be published", 139003: "Flow cannot be deprecated",
+	139004: "Flow cannot be deleted", 139100: "Failed to block/unblock users", 139101: "Blocklist limit reached",
 }
 
 // codeOf is the HTTP status and the title that Meta's table gives a code; a code that
@@ -109,20 +113,38 @@ func codeOf(code int) (status int, title string) {
 // invalid is a refusal of the body.
 func invalid(code int, details string) *graphError { return coded(code, 0, details) }
 
+// errorBody is the error object of Graph answers.
+type errorBody struct {
+	Message     string    `json:"message"`
+	Type        string    `json:"type"`
+	Code        int       `json:"code"`
+	Subcode     int       `json:"error_subcode,omitempty"`
+	Transient   bool      `json:"is_transient,omitempty"`
+	UserTitle   string    `json:"error_user_title,omitempty"`
+	UserMessage string    `json:"error_user_msg,omitempty"`
+	ErrorData   errorData `json:"error_data"`
+	TraceID     string    `json:"fbtrace_id"`
+}
+
+type errorData struct {
+	MessagingProduct string `json:"messaging_product"`
+	Details          string `json:"details"`
+}
+
+// errorOf is the error object that tells of a fault, with a trace id of its own.
+func (s *Server) errorOf(e *graphError) errorBody {
+	var raw [15]byte
+	copy(raw[:7], s.nonce[:])
+	binary.BigEndian.PutUint64(raw[7:], s.traceID.Add(1))
+	return errorBody{
+		Message: e.message, Type: "OAuthException", Code: e.code, Subcode: e.subcode, Transient: e.transient,
+		UserTitle: e.userTitle, UserMessage: e.userMessage,
+		ErrorData: errorData{"whatsapp", e.details},
+		TraceID:   "A" + base64.RawURLEncoding.EncodeToString(raw[:]),
+	}
+}
+
 func (s *Server) writeError(w http.ResponseWriter, e *graphError) {
-	type data struct {
-		MessagingProduct string `json:"messaging_product"`
-		Details          string `json:"details"`
-	}
-	type body struct {
-		Message   string `json:"message"`
-		Type      string `json:"type"`
-		Code      int    `json:"code"`
-		Subcode   int    `json:"error_subcode,omitempty"`
-		Transient bool   `json:"is_transient,omitempty"`
-		ErrorData data   `json:"error_data"`
-		TraceID   string `json:"fbtrace_id"`
-	}
 	if e.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(e.retryAfter))
 	}
@@ -130,12 +152,5 @@ func (s *Server) writeError(w http.ResponseWriter, e *graphError) {
 		w.WriteHeader(e.status)
 		return
 	}
-	var raw [15]byte
-	copy(raw[:7], s.nonce[:])
-	binary.BigEndian.PutUint64(raw[7:], s.traceID.Add(1))
-	writeJSON(w, e.status, map[string]body{"error": {
-		Message: e.message, Type: "OAuthException", Code: e.code, Subcode: e.subcode, Transient: e.transient,
-		ErrorData: data{"whatsapp", e.details},
-		TraceID:   "A" + base64.RawURLEncoding.EncodeToString(raw[:]),
-	}})
+	writeJSON(w, e.status, map[string]errorBody{"error": s.errorOf(e)})
 }

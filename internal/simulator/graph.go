@@ -44,8 +44,7 @@ func (s *Server) routes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /{version}/{phone}/messages", func(w http.ResponseWriter, r *http.Request) { s.serveMessages(w, r, false) })
 	mux.HandleFunc("POST /{version}/{phone}/marketing_messages", func(w http.ResponseWriter, r *http.Request) { s.serveMessages(w, r, true) })
-	mux.HandleFunc("GET /{version}/{id}", s.serveNode)
-	mux.HandleFunc("GET /{version}/{id}/phone_numbers", s.servePhoneNumbers)
+	s.manageRoutes(mux)
 	mux.HandleFunc("/", s.serveUnknown)
 	s.controlRoutes(mux)
 	return mux
@@ -361,6 +360,12 @@ func readMessage(r *http.Request) (*message, *graphError) {
 }
 
 func tokenOK(r *http.Request, want string) bool {
+	token := presented(r)
+	return token != "" && (want == "" || token == want)
+}
+
+// presented is the token of a request; empty without one.
+func presented(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "OAuth") {
 		token = ""
@@ -368,7 +373,7 @@ func tokenOK(r *http.Request, want string) bool {
 	if token == "" && r.URL.RawQuery != "" {
 		token = r.URL.Query().Get("access_token")
 	}
-	return token != "" && (want == "" || token == want)
+	return token
 }
 
 // idLike says whether a path segment can be a phone number id: digits only.

@@ -67,7 +67,7 @@ func TestUnknownRoutesGetTheEnvelope(t *testing.T) {
 	s := New(Config{})
 	for _, tt := range []struct{ method, path string }{
 		{http.MethodGet, "/v23.0/1/messages"},
-		{http.MethodPost, "/v23.0/1/media"},
+		{http.MethodPost, "/v23.0/1/pictures"},
 		{http.MethodPost, "/v23/1/messages"},
 		{http.MethodPost, "/vx.y/1/messages"},
 		{http.MethodPost, "/v1.0/me/messages"},

@@ -2,109 +2,41 @@ package simulator
 
 import (
 	"cmp"
-	"encoding/base64"
-	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 )
 
-const (
-	defaultPage = 25 // phone numbers of one answer, as in the Graph API
-	maxPage     = 1000
-
-	// fields of a phone number that Meta answers when the request names none
-	defaultFields = "verified_name,code_verification_status,display_phone_number,quality_rating,platform_type,throughput,webhook_configuration"
-)
-
-// phoneFields are what can be asked of a phone number.
-var phoneFields = map[string]func(*phone) any{
-	"id":                       func(p *phone) any { return p.id },
-	"display_phone_number":     func(p *phone) any { return p.display },
-	"verified_name":            func(p *phone) any { return cmp.Or(p.cfg.VerifiedName, "Simulated "+p.id) },
-	"quality_rating":           func(p *phone) any { return cmp.Or(p.cfg.QualityRating, "GREEN") },
-	"status":                   func(p *phone) any { return cmp.Or(p.cfg.Status, "CONNECTED") },
-	"throughput":               func(p *phone) any { return map[string]string{"level": cmp.Or(p.cfg.Throughput, "STANDARD")} },
-	"messaging_limit_tier":     func(p *phone) any { return cmp.Or(p.cfg.MessagingLimit, "TIER_UNLIMITED") },
-	"name_status":              func(*phone) any { return "APPROVED" },
-	"code_verification_status": func(*phone) any { return "VERIFIED" },
-	"platform_type":            func(*phone) any { return "CLOUD_API" },
-	"account_mode":             func(*phone) any { return "LIVE" },
-	"webhook_configuration":    func(*phone) any { return map[string]string{} },
-	"health_status":            func(*phone) any { return map[string]string{"can_send_message": "AVAILABLE"} },
-
-	"is_official_business_account":              func(*phone) any { return false },
-	"whatsapp_business_manager_messaging_limit": func(p *phone) any { return cmp.Or(p.cfg.MessagingLimit, "TIER_UNLIMITED") },
+// phoneView is a phone number as calls see it.
+type phoneView struct {
+	*phone
+	s *Server
 }
 
-// readFields reads a fields parameter: names, each with {…} or .method(…) after it if it
-// likes. It says which name is none of a phone number.
-func readFields(text string) ([]string, *graphError) {
-	if text == "" {
-		text = defaultFields
-	}
-	names := []string{"id"}
-	depth, start := 0, 0
-	for i := 0; i <= len(text); i++ {
-		switch {
-		case i < len(text) && (text[i] == '{' || text[i] == '('):
-			depth++
-			continue
-		case i < len(text) && (text[i] == '}' || text[i] == ')'):
-			depth--
-			continue
-		case i < len(text) && (text[i] != ',' || depth > 0):
-			continue
-		}
-		name := strings.TrimSpace(text[start:i])
-		if cut := strings.IndexAny(name, "{.("); cut >= 0 {
-			name = name[:cut]
-		}
-		start = i + 1
-		if _, ok := phoneFields[name]; !ok || depth != 0 {
-			return nil, &graphError{
-				status: http.StatusBadRequest, code: 100, details: "Check the fields parameter.",
-				message: fmt.Sprintf("(#100) Tried accessing nonexisting field (%.64s) on node type (WhatsAppBusinessPhoneNumber)", name),
-			}
-		}
-		names = append(names, name)
-	}
-	return names, nil
-}
+// phoneNode is what can be asked of a phone number; without fields Meta answers the
+// defaults.
+var phoneNode = node[phoneView]{
+	name:     "WhatsAppBusinessPhoneNumber",
+	defaults: "verified_name,code_verification_status,display_phone_number,quality_rating,platform_type,throughput,webhook_configuration",
+	fields: map[string]func(phoneView) any{
+		"id":                       func(p phoneView) any { return p.id },
+		"display_phone_number":     func(p phoneView) any { return p.display },
+		"verified_name":            func(p phoneView) any { return cmp.Or(p.cfg.VerifiedName, "Simulated "+p.id) },
+		"quality_rating":           func(p phoneView) any { return cmp.Or(p.cfg.QualityRating, "GREEN") },
+		"status":                   func(p phoneView) any { return cmp.Or(p.state().status(), p.cfg.Status, "CONNECTED") },
+		"throughput":               func(p phoneView) any { return map[string]string{"level": cmp.Or(p.cfg.Throughput, "STANDARD")} },
+		"messaging_limit_tier":     func(p phoneView) any { return cmp.Or(p.cfg.MessagingLimit, "TIER_UNLIMITED") },
+		"name_status":              func(phoneView) any { return "APPROVED" },
+		"code_verification_status": func(p phoneView) any { return cmp.Or(p.state().verification, "VERIFIED") },
+		"platform_type":            func(p phoneView) any { return p.state().platform() },
+		"account_mode":             func(phoneView) any { return "LIVE" },
+		"is_pin_enabled":           func(p phoneView) any { return p.state().pin != "" },
+		"webhook_configuration":    func(p phoneView) any { return p.s.webhooksOf(p.phone) },
+		"health_status":            func(p phoneView) any { return p.s.healthOf("PHONE_NUMBER", p.id, p.waba.id, p.app.id) },
 
-func (p *phone) node(names []string) map[string]any {
-	out := make(map[string]any, len(names))
-	for _, name := range names {
-		out[name] = phoneFields[name](p)
-	}
-	return out
-}
-
-// serveRead answers a GET of the Graph API as read says, after the checks of all of
-// them: path and token.
-func (s *Server) serveRead(w http.ResponseWriter, r *http.Request, read func(id string) (any, usageHeaders, *graphError)) {
-	if !versionLike(r.PathValue("version")) || !idLike(r.PathValue("id")) {
-		s.serveUnknown(w, r)
-		return
-	}
-	set := s.settings.Load()
-	var body any
-	var use usageHeaders
-	fault := errToken
-	if tokenOK(r, set.token) {
-		body, use, fault = read(r.PathValue("id"))
-	}
-	if !s.wait(r.Context(), set.answerAfter()) {
-		return
-	}
-	use.set(w.Header())
-	if fault != nil {
-		s.writeError(w, fault)
-		return
-	}
-	writeJSON(w, http.StatusOK, body)
+		"is_official_business_account":              func(phoneView) any { return false },
+		"whatsapp_business_manager_messaging_limit": func(p phoneView) any { return cmp.Or(p.cfg.MessagingLimit, "TIER_UNLIMITED") },
+	},
 }
 
 // serveUnknown answers what no route knows.
@@ -116,46 +48,84 @@ func (s *Server) serveUnknown(w http.ResponseWriter, r *http.Request) {
 	s.writeError(w, errUnknownObject)
 }
 
-// serveNode answers GET /{version}/{id}: a phone number, or a WABA, whose reading is a
-// management call.
-func (s *Server) serveNode(w http.ResponseWriter, r *http.Request) {
-	s.serveRead(w, r, func(id string) (body any, use usageHeaders, fault *graphError) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if p := s.scopes.phones[id]; p != nil {
-			names, fault := readFields(r.URL.Query().Get("fields"))
-			if fault != nil {
-				return nil, use, fault
-			}
-			return p.node(names), use, nil
+// readNode answers GET /{version}/{id}: a phone number; a WABA, whose reading is a
+// management call; or what calls have made.
+func (s *Server) readNode(c *call) (any, *graphError) {
+	m := s.managed
+	if p := s.scopes.phones[c.id]; p != nil {
+		return phoneNode.answer(c, phoneView{p, s})
+	}
+	if s.scopes.wabas[c.id] != nil {
+		a, fault := s.wabaOf(c, true)
+		if fault != nil {
+			return nil, fault
 		}
-		if s.scopes.wabas[id] == nil {
-			return nil, use, errUnknownObject
-		}
-		use, fault = s.manage(id)
-		return map[string]string{"id": id, "name": "Simulated " + id}, use, fault
-	})
+		return wabaNode.answer(c, wabaView{a, s})
+	}
+	if t := m.templates[c.id]; t != nil {
+		return templateNode.answer(c, templateView{t, s})
+	}
+	if f := m.flows[c.id]; f != nil {
+		return flowNode.answer(c, flowView{f, s, c})
+	}
+	switch {
+	case c.id == libraryPath:
+		return s.listLibrary(c)
+	case strings.HasPrefix(c.id, uploadPrefix):
+		return s.readUpload(c)
+	}
+	return s.readMedia(c)
 }
 
-// servePhoneNumbers answers GET /{version}/{waba}/phone_numbers, by id and in pages.
-func (s *Server) servePhoneNumbers(w http.ResponseWriter, r *http.Request) {
-	s.serveRead(w, r, func(id string) (body any, use usageHeaders, fault *graphError) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.scopes.wabas[id] == nil {
-			return nil, use, errUnknownObject
+// servePost answers POST /{version}/{id}: the bytes of an upload, or a change of a node.
+func (s *Server) servePost(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.PathValue("id"), uploadPrefix) {
+		s.serveGraph(w, r, s.updateNode)
+		return
+	}
+	c := &call{r: r, id: r.PathValue("id")}
+	switch {
+	case !c.pathOK():
+		s.serveUnknown(w, r)
+	case !tokenOK(r, s.settings.Load().token):
+		s.answerCall(w, c, nil, errToken)
+	default:
+		body, fault := s.receiveUpload(c)
+		s.answerCall(w, c, body, fault)
+	}
+}
+
+func (s *Server) updateNode(c *call) (any, *graphError) {
+	m := s.managed
+	if t := m.templates[c.id]; t != nil {
+		return s.editTemplate(c, t)
+	}
+	if f := m.flows[c.id]; f != nil {
+		return s.updateFlow(c, f)
+	}
+	return s.updateNumber(c)
+}
+
+func (s *Server) deleteNode(c *call) (any, *graphError) {
+	if f := s.managed.flows[c.id]; f != nil {
+		return s.deleteFlow(f)
+	}
+	return s.deleteMedia(c)
+}
+
+// listPhoneNumbers answers GET /{version}/{waba}/phone_numbers, by id and in pages.
+func (s *Server) listPhoneNumbers(c *call) (any, *graphError) {
+	if _, fault := s.wabaOf(c, true); fault != nil {
+		return nil, fault
+	}
+	var of []phoneView
+	for _, p := range s.scopes.byIndex {
+		if p.waba.id == c.id {
+			of = append(of, phoneView{p, s})
 		}
-		if use, fault = s.manage(id); fault != nil {
-			return nil, use, fault
-		}
-		q := r.URL.Query()
-		names, fault := readFields(q.Get("fields"))
-		if fault != nil {
-			return nil, use, fault
-		}
-		body, fault = s.phonePage(id, names, q, r)
-		return body, use, fault
-	})
+	}
+	slices.SortFunc(of, func(a, b phoneView) int { return cmp.Compare(a.id, b.id) })
+	return phoneNode.page(c, of, func(p phoneView) string { return p.id })
 }
 
 // manage counts a management call of a WABA; the caller holds the lock.
@@ -180,55 +150,4 @@ func (s *scopes) appOf(waba string) *scope {
 		}
 	}
 	return shared(s.apps, "")
-}
-
-// phonePage is one page of a WABA's phone numbers; the caller holds the lock.
-func (s *Server) phonePage(waba string, names []string, q url.Values, r *http.Request) (any, *graphError) {
-	limit, err := strconv.Atoi(cmp.Or(q.Get("limit"), strconv.Itoa(defaultPage)))
-	if err != nil || limit < 1 || limit > maxPage {
-		return nil, invalid(100, fmt.Sprintf("Param limit must be from 1 to %d", maxPage))
-	}
-	after, err := base64.RawURLEncoding.DecodeString(q.Get("after"))
-	if err != nil {
-		return nil, invalid(100, "Param after is not a cursor of a former answer")
-	}
-	var of []*phone
-	for _, p := range s.scopes.byIndex {
-		if p.waba.id == waba && p.id > string(after) {
-			of = append(of, p)
-		}
-	}
-	slices.SortFunc(of, func(a, b *phone) int { return cmp.Compare(a.id, b.id) })
-	type cursors struct {
-		Before string `json:"before"`
-		After  string `json:"after"`
-	}
-	var out struct {
-		Data   []map[string]any `json:"data"`
-		Paging *struct {
-			Cursors cursors `json:"cursors"`
-			Next    string  `json:"next,omitempty"`
-		} `json:"paging,omitempty"`
-	}
-	out.Data = []map[string]any{}
-	page := of[:min(limit, len(of))]
-	for _, p := range page {
-		out.Data = append(out.Data, p.node(names))
-	}
-	if len(page) == 0 {
-		return out, nil
-	}
-	cursor := func(p *phone) string { return base64.RawURLEncoding.EncodeToString([]byte(p.id)) }
-	out.Paging = &struct {
-		Cursors cursors `json:"cursors"`
-		Next    string  `json:"next,omitempty"`
-	}{Cursors: cursors{cursor(page[0]), cursor(page[len(page)-1])}}
-	if len(page) < len(of) {
-		next := url.Values{"limit": {strconv.Itoa(limit)}, "after": {out.Paging.Cursors.After}}
-		if fields := q.Get("fields"); fields != "" {
-			next.Set("fields", fields)
-		}
-		out.Paging.Next = "http://" + r.Host + r.URL.Path + "?" + next.Encode()
-	}
-	return out, nil
 }

@@ -57,6 +57,7 @@ type phone struct {
 	display   string
 	waba, app *scope
 	pair      *Limit
+	own       *number // what calls keep of it; nil: nothing
 	inbound   history // times of inbound messages, also of those still to come
 
 	refused, throttledProvoked, throttledPair, received int64

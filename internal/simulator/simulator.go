@@ -85,6 +85,12 @@ type Config struct {
 	// WebhookRetryFor bounds the retries of one webhook POST; 0 means
 	// DefaultWebhookRetryFor.
 	WebhookRetryFor time.Duration
+	// MediaDir is where uploaded files are kept until Close, in a directory of their own;
+	// empty means the system's directory for temporary files.
+	MediaDir string
+	// MediaBytes is how many bytes of uploaded media are kept, of the newest; 0 means
+	// DefaultMediaBytes.
+	MediaBytes int64
 	// Logger gets webhook failures; nil discards them.
 	Logger *slog.Logger
 
@@ -143,6 +149,7 @@ type Server struct {
 	refusals refusalLog
 	missed   missLog
 	inbound  int64 // inbound messages made since the start
+	managed  *managed
 
 	queue   statusQueue
 	traceID atomic.Uint64
@@ -187,6 +194,7 @@ func New(cfg Config) *Server {
 	s.once = newOnceMemory()
 	s.missed = newMissLog(0)
 	s.queue.init()
+	s.managed = newManaged(cfg)
 	s.mux = s.routes()
 	return s
 }
@@ -240,6 +248,9 @@ func (s *Server) Close() {
 		s.log.Error("simulator: webhook goroutines did not stop in time")
 	}
 	s.client.CloseIdleConnections()
+	if err := s.managed.depot.close(); err != nil {
+		s.log.Error("simulator: media stay behind", slog.Any("error", err))
+	}
 }
 
 func (s *Server) isClosed() bool {
@@ -302,7 +313,7 @@ func (s *Server) updatePhone(id string, f func(*PhoneConfig), perSecond *int) er
 
 // SetLimits sets the limit of one scope ("phone", "waba", "app", "pair", "management"):
 // of the thing with that id, or the scope's default where id is empty. For "pair" the id
-// is a phone number id, for "management" (reads of a WABA and its phone numbers) a WABA
+// is a phone number id, for "management" (the calls of a WABA that Meta counts) a WABA
 // id. A zero Limit means none. It takes effect for the next request, with the accepts of
 // the last hour remembered (the newest 16,384 at least); a pair remembers what it did
 // under the pair limit before.
@@ -328,8 +339,9 @@ func (s *Server) Hold() { s.queue.setHeld(true) }
 func (s *Server) Release() { s.queue.setHeld(false) }
 
 // Reset forgets all accepts, misses, counters (those of chaos too), pending webhooks and
-// provoked throttles, releases held webhooks and ends an outage. Phones, limits, errors on
-// demand, chaos, the record of refusals, the requests under way and other settings stay.
+// provoked throttles, and all that management calls have made but the phone numbers;
+// it releases held webhooks and ends an outage. Phones, limits, errors on demand,
+// chaos, the record of refusals, the requests under way and other settings stay.
 func (s *Server) Reset() {
 	s.mu.Lock()
 	s.ledger = newLedger(s.ledger.next)
@@ -339,6 +351,7 @@ func (s *Server) Reset() {
 	if c := s.chaos.Load(); c != nil {
 		s.chaos.Store(newChaos(c.Chaos))
 	}
+	s.managed.reset(s.scopes.byIndex)
 	s.queue.reset(s.ledger.generation)
 	s.mu.Unlock()
 	s.queue.setHeld(false)
