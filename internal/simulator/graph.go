@@ -144,6 +144,12 @@ func (s *Server) decide(r *request, set *settings) verdict {
 	if len(s.rules.list) > 0 {
 		rule = s.rules.find(r.p, r.m)
 	}
+	if rule == nil {
+		var fault *graphError
+		if fault, rule = s.objection(r.p, r.m, r.at); fault != nil {
+			return s.decline(r, fault, scopeRequest, r.p.id)
+		}
+	}
 	steer := behaviourOf(r.m.last4)
 	switch {
 	case rule != nil && rule.By == ByAnswer:

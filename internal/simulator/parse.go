@@ -21,7 +21,8 @@ type message struct {
 	template    string
 	opaque      string // biz_opaque_callback_data
 	ours        ourID
-	oursText    string // the id as it came, where it is no UUID
+	oursText    string          // the id as it came, where it is no UUID
+	content     json.RawMessage // the object of typ
 	try         int32
 	last4       int // last four digits of the recipient, -1 when there are fewer
 }
@@ -99,7 +100,8 @@ func parseMessage(body []byte) (*message, *graphError) {
 	if m.typ == "" {
 		m.typ = "text" // Meta takes a text body without a type
 	}
-	if fault := checkObject(m.typ, fields[m.typ]); fault != nil {
+	m.content = fields[m.typ]
+	if fault := checkObject(m.typ, m.content); fault != nil {
 		return nil, fault
 	}
 	if to == "" {

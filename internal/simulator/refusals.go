@@ -18,7 +18,7 @@ const (
 	scopeDigits     = "digits"  // the recipient's last digits
 	scopeError      = "error"   // a rule of SetError
 	scopeChaos      = "chaos"   // chance, by SetChaos
-	scopeRequest    = "request" // the token or the body
+	scopeRequest    = "request" // the token, the body, or what management has against it
 )
 
 // Refusal is one error answer to a message or management request.
@@ -28,7 +28,8 @@ type Refusal struct {
 	// Phone is the phone number id; empty for a management call.
 	Phone string `json:"phone"`
 	// Scope is what refused: the limit of a phone, waba, app, pair or management, or
-	// digits, error (on demand), chaos or request (its token or body).
+	// digits, error (on demand), chaos or request (its token or body, a template, file, number
+	// or block list).
 	Scope string `json:"scope"`
 	// ID is the scope's id; for pair, digits, error, chaos and request the phone's.
 	ID   string `json:"id"`
