@@ -95,6 +95,8 @@ func parse(args []string, env func(string) (string, bool), stderr io.Writer) (cf
 	fs.DurationVar(&cfg.LatencyJitter, "latency-jitter", 0, "random addition to the latency")
 	fs.DurationVar(&cfg.StatusDelay, "status-delay", simulator.DefaultStatusDelay, "between two statuses of a message; negative: none")
 	fs.DurationVar(&cfg.SlowAnswer, "slow-answer", simulator.DefaultSlowAnswer, "wait of recipients ending in 0013")
+	fs.StringVar(&cfg.MediaDir, "media-dir", "", "where uploaded media are kept until the end; empty: the system's directory for temporary files")
+	fs.Int64Var(&cfg.MediaBytes, "media-bytes", simulator.DefaultMediaBytes, "bytes of uploaded media kept, of the newest")
 	if err := defaultsFromEnv(fs, env); err != nil {
 		return cfg, "", err
 	}

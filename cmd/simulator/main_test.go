@@ -88,8 +88,10 @@ func TestFlagsAndEnvironment(t *testing.T) {
 	}
 	cfg, listen, err := parse([]string{"-latency", "5ms"}, env(map[string]string{
 		"WAGATE_SIM_LISTEN": ":9", "WAGATE_SIM_LATENCY": "1s", "WAGATE_SIM_APP_SECRET_FILE": secret, "WAGATE_SIM_WABA_LIMIT": "150",
+		"WAGATE_SIM_MEDIA_BYTES": "1000", "WAGATE_SIM_MEDIA_DIR": "/media",
 	}), &output{})
-	if err != nil || listen != ":9" || cfg.Latency != 5*time.Millisecond || cfg.AppSecret != "from the file" || cfg.WABAPerSecond != 150 || cfg.PhonePerSecond != 80 {
+	if err != nil || listen != ":9" || cfg.Latency != 5*time.Millisecond || cfg.AppSecret != "from the file" || cfg.WABAPerSecond != 150 || cfg.PhonePerSecond != 80 ||
+		cfg.MediaBytes != 1000 || cfg.MediaDir != "/media" {
 		t.Errorf("listen %q, config %+v, error %v", listen, cfg, err)
 	}
 	if _, listen, err := parse(nil, noEnv, &output{}); err != nil || listen != "127.0.0.1:8090" {
