@@ -31,6 +31,7 @@ type row struct {
 	failedAt     bool        // on_unknown = fail was decided
 	unknownTries []int       // tries that ended as unknown
 	unsentTries  []int       // tries of which it is known that nothing was accepted
+	failures     int         // accepts that a failed webhook ended
 	duplicate    bool        // duplicate_detected is among its events
 	acceptedTrys map[int]bool
 }

@@ -75,6 +75,11 @@ func (s *stage) judge(ctx context.Context) (*verdict, error) {
 		}
 		byReference[r.reference] = r
 		v.judgeMessage(r, accepts[r.id])
+		for _, a := range accepts[r.id] {
+			if hasFailed(a) {
+				r.failures++
+			}
+		}
 		v.judgeEnd(r, asked[r.reference])
 		v.judgeAgain(r, accepts[r.id], missed[r.id])
 	}
@@ -279,7 +284,8 @@ func (v *verdict) judgeEnd(r *row, m *sent) {
 		wrong("and nobody has cancelled it")
 	case r.status == "expired" && m.lives == 0:
 		wrong("and it had no end")
-	case r.status == "failed" && !r.failedAt && !(r.byMeta && m.lives > 0): // a failed webhook after its end is the end
+	case r.status == "failed" && !r.failedAt && !(r.byMeta && (m.lives > 0 || r.failures > 1)):
+		// A failed webhook after its end is the end, and so is a second one.
 		wrong("and no deadline has decided that")
 	case r.status == "unknown" && r.policy == "fail", r.status == "unknown" && r.policy == "resend" && len(r.resends) < 2:
 		wrong("and its policy says otherwise")

@@ -145,6 +145,7 @@ func TestTheJudge(t *testing.T) {
 		{"expired without an end", row{status: "expired"}, &sent{}, "wrong: "},
 		{"failed by its policy", row{status: "failed", failedAt: true}, &sent{}, ""},
 		{"failed by a webhook after its end", row{status: "failed", byMeta: true}, &sent{lives: 1}, ""},
+		{"failed by a second webhook", row{status: "failed", byMeta: true, failures: 2}, &sent{}, ""},
 		{"failed by a webhook, and not tried again", row{status: "failed", byMeta: true}, &sent{}, "wrong: "},
 		{"failed by nobody", row{status: "failed", policy: "hold"}, &sent{}, "wrong: "},
 		{"held", row{status: "unknown", policy: "hold"}, &sent{}, ""},
