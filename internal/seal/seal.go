@@ -5,7 +5,9 @@ package seal
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 )
@@ -61,6 +63,16 @@ func NewKey() []byte {
 	key := make([]byte, KeySize)
 	_, _ = rand.Read(key) // never fails, says its documentation
 	return key
+}
+
+// Derive makes a key of its own for a purpose out of a key, so that what is sealed in large numbers for it uses up none of
+// the nonces of the secrets at rest.
+func Derive(key []byte, purpose string) []byte {
+	derived, err := hkdf.Key(sha256.New, key, nil, "wagate/"+purpose, KeySize)
+	if err != nil {
+		panic(err) // only for a length that SHA-256 cannot give
+	}
+	return derived
 }
 
 // AppSecret is the place of an app's secret.

@@ -65,3 +65,16 @@ func TestNewWantsAWholeKey(t *testing.T) {
 		}
 	}
 }
+
+func TestDerive(t *testing.T) {
+	key := NewKey()
+	one, again, two, other := Derive(key, "one"), Derive(key, "one"), Derive(key, "two"), Derive(NewKey(), "one")
+	if len(one) != KeySize || !bytes.Equal(one, again) {
+		t.Errorf("%x, %x", one, again)
+	}
+	for _, k := range [][]byte{two, other, key} {
+		if bytes.Equal(one, k) {
+			t.Errorf("two keys are the same: %x", k)
+		}
+	}
+}
