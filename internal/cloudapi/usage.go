@@ -22,39 +22,49 @@ const (
 // whatsapp, which is sending, are preferred to those of management calls. It
 // is 0 when the header says nothing, and at most 7 days.
 func EstimatedRegain(h http.Header, wabaID string) time.Duration {
+	return regain(h, wabaID, "whatsapp")
+}
+
+// ManagementRegain is EstimatedRegain for management calls: their objects, of
+// type whatsapp_business_management, are preferred.
+func ManagementRegain(h http.Header, wabaID string) time.Duration {
+	return regain(h, wabaID, "whatsapp_business_management")
+}
+
+func regain(h http.Header, wabaID, preferred string) time.Duration {
 	b, ok := usageHeader(h, "X-Business-Use-Case-Usage")
 	if !ok {
 		return 0
 	}
 	if own := member(b, wabaID); own != nil {
-		return regainOf(own)
+		return regainOf(own, preferred)
 	}
 	var longest time.Duration
 	members(b, func(_, value []byte) bool {
-		longest = max(longest, regainOf(value))
+		longest = max(longest, regainOf(value, preferred))
 		return true
 	})
 	return longest
 }
 
-func regainOf(objects []byte) time.Duration {
-	var sending, other time.Duration
-	isSending := false
+func regainOf(objects []byte, preferred string) time.Duration {
+	var wanted, other time.Duration
+	there := false
 	elements(objects, func(o []byte) bool {
 		minutes, ok := textOrNumber(member(o, "estimated_time_to_regain_access"))
 		if !ok {
 			return true
 		}
 		wait := waitOf(minutes, time.Minute)
-		if kind, _ := text(member(o, "type")); kind == "whatsapp" {
-			sending, isSending = max(sending, wait), true
+		if kind, _ := text(member(o, "type")); kind == preferred {
+			wanted, there = max(wanted, wait), true
 		} else {
 			other = max(other, wait)
 		}
 		return true
 	})
-	if isSending {
-		return sending
+	if there {
+		return wanted
 	}
 	return other
 }

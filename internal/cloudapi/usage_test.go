@@ -36,6 +36,19 @@ func TestEstimatedRegain(t *testing.T) {
 	}
 }
 
+func TestManagementRegain(t *testing.T) {
+	for header, want := range map[string]time.Duration{
+		`{"7001":[{"type":"whatsapp","estimated_time_to_regain_access":55},{"type":"whatsapp_business_management","estimated_time_to_regain_access":3}]}`: 3 * time.Minute,
+		`{"7001":[{"type":"whatsapp","estimated_time_to_regain_access":5}]}`:                                                                              5 * time.Minute,
+		`{"900":[{"type":"whatsapp_business_management","estimated_time_to_regain_access":2}]}`:                                                           2 * time.Minute,
+		`no JSON`: 0,
+	} {
+		if got := ManagementRegain(http.Header{"X-Business-Use-Case-Usage": {header}}, "7001"); got != want {
+			t.Errorf("%s: %v, want %v", header, got, want)
+		}
+	}
+}
+
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for header, want := range map[string]time.Duration{
