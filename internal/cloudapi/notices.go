@@ -21,6 +21,7 @@ type InboundMessage struct {
 	ID            string // wamid
 	Timestamp     time.Time
 	Type          string // text, image …; "system" is Meta's own notice about the user, who has written nothing
+	MediaID       string // of an image, audio, video, document or sticker; else empty
 }
 
 // Inbound gives the messages of users in a change, but for elements without an id;
@@ -38,9 +39,15 @@ func Inbound(c Change) []InboundMessage {
 		}
 		from, _ := textOrNumber(member(b, "from"))
 		group, _ := textOrNumber(member(b, "group_id"))
+		kind := clipped(member(b, "type"), maxWord)
+		var media string
+		switch kind {
+		case "image", "audio", "video", "document", "sticker":
+			media, _ = textOrNumber(member(member(b, kind), "id"))
+		}
 		all = append(all, InboundMessage{
 			PhoneNumberID: phoneID, From: clip(from, maxRecipient), FromUserID: clipped(member(b, "from_user_id"), maxRecipient), GroupID: clip(group, maxRecipient),
-			ID: id, Timestamp: moment(member(b, "timestamp")), Type: clipped(member(b, "type"), maxWord),
+			ID: id, Timestamp: moment(member(b, "timestamp")), Type: kind, MediaID: clip(media, maxWord),
 		})
 		return len(all) < maxInbound
 	})

@@ -16,12 +16,14 @@ func TestInbound(t *testing.T) {
 	  {"from":"12025550101","id":"wamid.I1","timestamp":"1760000001","type":"text","text":{"body":"hi"}},
 	  {"from":12025550102,"from_user_id":"US.7","id":"wamid.I2","timestamp":1760000002,"type":"image","image":{"id":"9"}},
 	  {"from_user_id":"US.8","id":"wamid.I3","timestamp":"never","type":"text","group_id":"g-1"},
-	  {"from":"12025550103","id":"wamid.I4","timestamp":"1760000004","type":"system","system":{"type":"user_changed_number","wa_id":"12025550104"}}]}`
+	  {"from":"12025550103","id":"wamid.I4","timestamp":"1760000004","type":"system","system":{"type":"user_changed_number","wa_id":"12025550104","id":"7"}},
+	  {"from":"12025550105","id":"wamid.I5","timestamp":"1760000005","type":"sticker","sticker":{"id":12},"image":{"id":"8"}}]}`
 	want := []InboundMessage{
 		{PhoneNumberID: "2001", From: "12025550101", ID: "wamid.I1", Timestamp: time.Unix(1760000001, 0).UTC(), Type: "text"},
-		{PhoneNumberID: "2001", From: "12025550102", FromUserID: "US.7", ID: "wamid.I2", Timestamp: time.Unix(1760000002, 0).UTC(), Type: "image"},
+		{PhoneNumberID: "2001", From: "12025550102", FromUserID: "US.7", ID: "wamid.I2", Timestamp: time.Unix(1760000002, 0).UTC(), Type: "image", MediaID: "9"},
 		{PhoneNumberID: "2001", FromUserID: "US.8", GroupID: "g-1", ID: "wamid.I3", Type: "text"},
 		{PhoneNumberID: "2001", From: "12025550103", ID: "wamid.I4", Timestamp: time.Unix(1760000004, 0).UTC(), Type: "system"},
+		{PhoneNumberID: "2001", From: "12025550105", ID: "wamid.I5", Timestamp: time.Unix(1760000005, 0).UTC(), Type: "sticker", MediaID: "12"},
 	}
 	if got := Inbound(change("messages", value)); !reflect.DeepEqual(got, want) {
 		t.Errorf("\n got %+v\nwant %+v", got, want)

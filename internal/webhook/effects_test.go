@@ -264,6 +264,22 @@ func TestInboundMessages(t *testing.T) {
 	}
 }
 
+// Media that users send are known as their phone number's, so that the Cloud API ingress finds whose they are.
+func TestInboundMediaIsKnown(t *testing.T) {
+	pool := pgtest.New(t)
+	exec(t, pool, `INSERT INTO wabas (waba_id) VALUES ('100')`)
+	exec(t, pool, `INSERT INTO phone_numbers (phone_number_id, waba_id) VALUES ('1001', '100')`)
+	r := receiver(t, pool)
+	for phone, media := range map[string]string{"1001": "501", "1002": "502"} {
+		take(t, r, change("100", "messages", `{"metadata":{"phone_number_id":"`+phone+`"},
+			"messages":[{"from":"12025550101","id":"wamid.`+media+`","timestamp":"1800000000","type":"document","document":{"id":"`+media+`","filename":"a.pdf"}}]}`))
+	}
+	drain(t, r)
+	if got := scalar[string](t, pool, `SELECT string_agg(concat_ws(' ', id, kind, waba_id, phone_number_id), ',') FROM graph_ids`); got != "501 media 100 1001" {
+		t.Errorf("known: %q", got)
+	}
+}
+
 // What Meta says of throughput, tiers, quality, templates and accounts.
 func TestNoticesOfAccounts(t *testing.T) {
 	pool := pgtest.New(t)

@@ -63,9 +63,10 @@ func (r *Receiver) followNotices(ctx context.Context, tx pgx.Tx, all []payload) 
 	return unknown, nil
 }
 
-// followInbound counts what came in and opens service windows.
+// followInbound counts what came in, opens service windows and notes whose the media are.
 func (r *Receiver) followInbound(ctx context.Context, tx pgx.Tx, all []payload) error {
 	windows, counts := map[store.Window]time.Time{}, map[string]map[int64]int{}
+	media := map[string]string{}
 	for _, p := range all {
 		for _, m := range p.notices.inbound {
 			phone := clean(m.PhoneNumberID)
@@ -73,6 +74,9 @@ func (r *Receiver) followInbound(ctx context.Context, tx pgx.Tx, all []payload) 
 				counts[phone] = map[int64]int{}
 			}
 			counts[phone][p.raw.ReceivedAt.Unix()]++
+			if id := clean(m.MediaID); id != "" {
+				media[id] = phone
+			}
 			if m.From == "" || m.GroupID != "" || m.Type == "system" {
 				continue // none of these is a message of a user to this phone number
 			}
@@ -87,6 +91,9 @@ func (r *Receiver) followInbound(ctx context.Context, tx pgx.Tx, all []payload) 
 		}
 	}
 	if err := r.deps.Store.AddInbound(ctx, tx, counts); err != nil {
+		return err
+	}
+	if err := r.deps.Store.SeeInboundMedia(ctx, tx, media); err != nil {
 		return err
 	}
 	open := make([]store.Window, 0, len(windows))
