@@ -1,0 +1,91 @@
+package graphproxy
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"time"
+
+	"wagate/internal/store"
+)
+
+// learnTime bounds the visit of the database between an answer of Meta's and its caller.
+const learnTime = 2 * time.Second
+
+// kinds says which ids the answers under an edge hold.
+var kinds = map[string]string{
+	"media": "media", "message_templates": "template", "upsert_message_templates": "template", "flows": "flow",
+	"uploads": "upload", "message_history": "history", "phone_numbers": "phone",
+}
+
+// learn remembers whose the ids are that an answer shows, so that a call which names one finds its WABA, on any gateway:
+// before the caller gets them. Failing, it costs a later call its answer, not this one.
+func (p *Proxy) learn(ctx context.Context, c *call, t *target, a *answer) {
+	if a.status < 200 || a.status > 299 || t.waba == "" {
+		return
+	}
+	ids := learned(c, t, a.body)
+	if len(ids) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), learnTime)
+	defer cancel()
+	if err := p.Store.SeeGraphIDs(ctx, ids); err != nil {
+		p.Logger.WarnContext(ctx, "ids of the Graph API were not remembered", "waba_id", t.waba, "ids", len(ids), "err", err)
+	}
+}
+
+// isMedia says whether an answer is the media that was asked for.
+func isMedia(c *call, body []byte) bool {
+	var m struct{ ID, URL, SHA256 string }
+	return c.method == http.MethodGet && c.edge == "" && !c.renamed && json.Unmarshal(body, &m) == nil && m.ID == c.id && m.URL != "" && m.SHA256 != ""
+}
+
+// learned reads the ids out of an answer.
+func learned(c *call, t *target, body []byte) []store.GraphID {
+	of := func(id, kind string) store.GraphID {
+		g := store.GraphID{ID: id, WABAID: t.waba, Kind: kind}
+		if t.phone != "" && (kind == "media" || kind == "history") {
+			g.PhoneNumberID = &t.phone
+		}
+		return g
+	}
+	if t.kind == objectNode {
+		switch {
+		case t.seen == "" && c.via != "" && isMedia(c, body):
+			return []store.GraphID{of(c.id, "media")} // Meta has looked whether it is of that phone number
+		case t.stale && t.seen != "media" && t.seen != library:
+			return []store.GraphID{of(sessionID(c.id), t.seen)} // still in use
+		}
+		return nil // the token may reach more than its WABA: that it did proves nothing
+	}
+	if c.method == http.MethodDelete {
+		return nil
+	}
+	kind := kinds[c.edge]
+	if kind == "" || c.renamed || strings.Count(c.path, "/") > 3 {
+		return nil
+	}
+	var shown struct {
+		ID   any `json:"id"`
+		Data []struct {
+			ID any `json:"id"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &shown) != nil {
+		return nil
+	}
+	var ids []store.GraphID
+	add := func(v any) {
+		id, _ := v.(string)
+		if id = sessionID(id); id != "" && len(id) <= maxSegment && segmentForm.MatchString(id) {
+			ids = append(ids, of(id, kind))
+		}
+	}
+	add(shown.ID)
+	for _, d := range shown.Data {
+		add(d.ID)
+	}
+	return ids
+}

@@ -1,0 +1,90 @@
+package graphproxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// watch ends a stream that stands still.
+type watch struct {
+	timer *time.Timer
+	after time.Duration
+}
+
+func (w *watch) moved() {
+	if w != nil {
+		w.timer.Reset(w.after)
+	}
+}
+
+// watched gives a context that ends when nothing has moved for too long.
+func (p *Proxy) watched(ctx context.Context) (context.Context, *watch, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &watch{after: p.still}
+	w.timer = time.AfterFunc(p.still, func() { cancel(errStill) })
+	return ctx, w, func() { w.timer.Stop(); cancel(nil) }
+}
+
+var (
+	errTooLarge = errors.New("the body is too large")
+	errBodyOver = errors.New("the call is over")
+)
+
+// body is a caller's request body on its way to Meta. It is read by a goroutine of the transport's, which may outlive the
+// call by an instant.
+type body struct {
+	from  io.ReadCloser
+	rc    *http.ResponseController
+	still time.Duration
+	watch *watch // nil for a call that is bounded as a whole
+	left  int64  // bytes that may still come
+	bytes int64
+
+	mu   sync.Mutex
+	over bool  // the handler has returned, and the connection is no longer this call's
+	err  error // why the body did not come whole, io.EOF aside
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	if b.over {
+		b.mu.Unlock()
+		return 0, errBodyOver
+	}
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.still)) // not every connection has deadlines
+	b.mu.Unlock()
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1] // one byte more tells what is too large
+	}
+	n, err := b.from.Read(p)
+	b.left -= int64(n)
+	if b.left < 0 {
+		n, err = 0, errTooLarge
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bytes += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.err = err
+	}
+	if n > 0 {
+		b.watch.moved()
+	}
+	return n, err
+}
+
+// Close implements io.Closer; the server closes what it has read from by itself.
+func (b *body) Close() error { return nil }
+
+// finish ends the body's use: the connection behind it may serve another request from now on.
+func (b *body) finish() (n int64, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+	return b.bytes, b.err
+}
