@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"wagate/internal/access"
+	"wagate/internal/graphproxy"
 	"wagate/internal/intake"
 	"wagate/internal/seal"
 	"wagate/internal/store"
@@ -27,6 +28,8 @@ type Deps struct {
 	Sealer *seal.Sealer
 	// Webhook serves /webhooks/whatsapp, GET and POST; nil means that the route is not there.
 	Webhook http.Handler
+	// Graph forwards the calls of the Cloud API ingress, /vNN.N/…; nil means that its routes are not there.
+	Graph *graphproxy.Proxy
 	// Ready says whether this process can serve: the database answers and its schema is the one of this binary.
 	Ready func(context.Context) error
 	// Backlog counts the jobs in a phone number's lane, by priority 1 to 4, up to queue.BacklogBound of each; nil means that
@@ -63,8 +66,10 @@ const (
 // API is the HTTP API.
 type API struct {
 	Deps
-	logger  *slog.Logger
-	echo    *echo.Echo
+	logger *slog.Logger
+	echo   *echo.Echo
+	// graph has the routes of the Cloud API ingress, whose errors are Graph's; nil without one.
+	graph   *echo.Echo
 	metrics metrics
 	// waiters bounds the requests that wait for a wamid, batches those that hold a batch body in memory.
 	waiters chan struct{}
@@ -86,6 +91,9 @@ func New(d Deps) (*API, error) {
 	a.echo.Pre(a.observe)
 	a.echo.Use(a.recoverPanic)
 	a.routes()
+	if a.Graph != nil {
+		a.graphRoutes()
+	}
 	d.Registerer.MustRegister(newLanesCollector(d.Store, d.Logger, d.Now))
 	return a, nil
 }
@@ -94,7 +102,7 @@ func New(d Deps) (*API, error) {
 // Shutdown, which also ends the requests that wait for a wamid.
 func (a *API) Server() *http.Server {
 	s := &http.Server{
-		Handler: a.echo, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		Handler: a, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelDebug),
 	}
 	s.RegisterOnShutdown(a.stop)

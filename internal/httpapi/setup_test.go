@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"wagate/internal/access"
+	"wagate/internal/graphproxy"
 	"wagate/internal/httpapi"
 	"wagate/internal/intake"
 	"wagate/internal/pgtest"
@@ -48,6 +49,9 @@ type gateway struct {
 	log    *logBuffer
 	// backlog is what waits in each lane.
 	backlog map[int]int64
+	// meta answers what is forwarded to the Graph API.
+	meta http.HandlerFunc
+	deps httpapi.Deps
 }
 
 // logBuffer keeps the log.
@@ -88,12 +92,20 @@ func start(t *testing.T) *gateway {
 	registry := prometheus.NewRegistry()
 	in := intake.New(g.store, jobs, logger, registry, time.Now)
 	t.Cleanup(in.Close)
-	api, err := httpapi.New(httpapi.Deps{
+	meta := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.meta(w, r) }))
+	graph, err := graphproxy.New(graphproxy.Deps{Store: g.store, Sealer: sealer, Links: sealer, GraphURL: meta.URL, Logger: logger, Registerer: registry, Now: time.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { graph.Close(); meta.Close() })
+	g.deps = httpapi.Deps{
 		Intake: in, Access: g.access, Store: g.store, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
 		Webhook:      http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a bug") }),
+		Graph:        graph,
 		Backlog:      func(context.Context, string) (map[int]int64, error) { return g.backlog, nil },
 		MetricsAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger, Now: time.Now,
-	})
+	}
+	api, err := httpapi.New(g.deps)
 	if err != nil {
 		t.Fatal(err)
 	}
