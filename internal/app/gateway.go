@@ -17,6 +17,7 @@ import (
 	"wagate/internal/access"
 	"wagate/internal/config"
 	"wagate/internal/embeddedpg"
+	"wagate/internal/graphproxy"
 	"wagate/internal/httpapi"
 	"wagate/internal/intake"
 	"wagate/internal/owner"
@@ -34,6 +35,7 @@ type Gateway struct {
 	served   chan error
 	intake   *intake.Intake
 	receiver *webhook.Receiver
+	graph    *graphproxy.Proxy
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 	once     sync.Once
@@ -57,14 +59,18 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 			return nil, fmt.Errorf("WAGATE_ADMIN_KEY: %w", err)
 		}
 	}
+	graph, err := newGraphProxy(cfg, st, sealer, logger, registry)
+	if err != nil {
+		return nil, err
+	}
 	receiver := webhook.New(webhook.Deps{
 		Store: st, Jobs: jobs, BackoffMax: cfg.BackoffMax, VerifyToken: cfg.WebhookVerifyToken.Value(), Logger: logger, Registerer: registry,
 		Secrets: func(ctx context.Context) ([]webhook.AppSecret, error) { return appSecrets(ctx, st, sealer, logger) },
 	})
 	accept := intake.New(st, jobs, logger, registry, time.Now)
-	g := &Gateway{intake: accept, receiver: receiver, served: make(chan error, 1)}
+	g := &Gateway{intake: accept, receiver: receiver, graph: graph, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
-		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(),
+		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(), Graph: graph,
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
 		Backlog: func(ctx context.Context, phone string) (map[int]int64, error) {
 			return jobs.Backlog(ctx, pool, phone)
@@ -107,6 +113,7 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		g.wg.Wait()
 		g.intake.Close()
 		g.receiver.Close()
+		g.graph.Close()
 	})
 	return g.err
 }

@@ -135,6 +135,10 @@ func maintain(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg co
 				break
 			}
 		}
+		if err := forgetGraphIDs(ctx, st); err != nil && ctx.Err() == nil {
+			logger.WarnContext(ctx, "old ids of the Graph API were not removed, will be tried again in a minute", "err", err)
+			next = time.Minute
+		}
 		if err := mendStranded(ctx, st, jobs, cfg, logger); err != nil && ctx.Err() == nil {
 			logger.WarnContext(ctx, "looking for stranded messages failed, will be tried again in an hour", "err", err)
 		}
