@@ -17,6 +17,8 @@ type Error struct {
 	Status        int // of HTTP
 	Code, Subcode int // of Graph; subcode 0 is none
 	Message       string
+	// Details say what is wrong and where; empty for none.
+	Details string
 	// RetryAfter is when the same call may do better; 0 says nothing of it.
 	RetryAfter time.Duration
 	// Transient says that the same call may be made again without harm.
@@ -62,6 +64,7 @@ func (e *Error) Write(w http.ResponseWriter, traceID string) {
 			Type      string `json:"type"`
 			Code      int    `json:"code"`
 			Subcode   int    `json:"error_subcode,omitempty"`
+			Data      *data  `json:"error_data,omitempty"`
 			Transient bool   `json:"is_transient,omitempty"`
 			TraceID   string `json:"fbtrace_id,omitempty"`
 		} `json:"error"`
@@ -69,6 +72,9 @@ func (e *Error) Write(w http.ResponseWriter, traceID string) {
 	body.Error.Message = "(#" + strconv.Itoa(e.Code) + ") " + e.Message
 	body.Error.Type, body.Error.Code, body.Error.Subcode = kind, e.Code, e.Subcode
 	body.Error.Transient, body.Error.TraceID = e.Transient, traceID
+	if e.Details != "" {
+		body.Error.Data = &data{"whatsapp", e.Details}
+	}
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	if e.RetryAfter > 0 {
@@ -80,6 +86,20 @@ func (e *Error) Write(w http.ResponseWriter, traceID string) {
 	w.WriteHeader(e.Status)
 	_ = json.NewEncoder(w).Encode(body) // the caller may have gone
 }
+
+// data is error_data, as the errors of messages have it.
+type data struct {
+	Product string `json:"messaging_product"`
+	Details string `json:"details"`
+}
+
+// BadMessage is for a message that is not taken: a code of Meta's, its title and what is wrong.
+func BadMessage(status, code int, title, details string) *Error {
+	return &Error{Status: status, Code: code, Message: title, Details: details}
+}
+
+// NoObject is for an id that is not there, or not the caller's: the two must look the same.
+func NoObject() *Error { return noObject() }
 
 // BadKey is for a call without a valid API key.
 func BadKey() *Error {
@@ -116,7 +136,6 @@ func parameter(message string) *Error {
 	return &Error{Status: http.StatusBadRequest, Code: codeParameter, Message: message}
 }
 
-// noObject is the answer to an id that is not there, or not the caller's: the two must look the same.
 func noObject() *Error {
 	return &Error{
 		Status: http.StatusBadRequest, Code: codeParameter, Subcode: subcodeNoObject,

@@ -33,6 +33,8 @@ func (a *API) graphRoutes() {
 	a.graph.Pre(a.observe)
 	a.graph.Use(a.recoverPanic)
 	forward := a.graphAuthed(a.forwardGraph)
+	a.graph.POST("/:version/:phone/messages", a.graphAuthed(a.graphMessage))
+	a.graph.POST("/:version/:phone/marketing_messages", a.graphAuthed(a.graphMarketing))
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
 		a.graph.Add(method, "/:version/*", forward)
 	}
@@ -53,12 +55,16 @@ func (a *API) graphAuthed(h handler) echo.HandlerFunc {
 
 // forwardGraph passes a call on to Meta.
 func (a *API) forwardGraph(c echo.Context, key access.Key) error {
-	return a.Graph.Serve(c.Response(), c.Request(), graphproxy.Caller{
+	return a.Graph.Serve(c.Response(), c.Request(), a.graphCaller(c, key))
+}
+
+func (a *API) graphCaller(c echo.Context, key access.Key) graphproxy.Caller {
+	return graphproxy.Caller{
 		PhoneNumbers: key.PhoneNumbers,
 		May:          func(right graphproxy.Right) bool { return key.May(access.Scope(right)) },
 		Wait:         preferredWait(c.Request().Header.Values("Prefer")),
 		GiveUp:       a.stopping.Done(),
-	})
+	}
 }
 
 // toGraphError maps every error to the one the caller gets.

@@ -58,7 +58,7 @@ type options struct {
 // check reads a request and gives the message to store, without an id and a time; an *Error else. Beside an error that is
 // late the message is given too. It does not look at the phone number's existence.
 func check(r Request, now time.Time) (store.NewMessage, *Error) {
-	read, faults, err := content.Check(r.Body, content.Options{Strict: true})
+	read, faults, err := content.Check(r.Body, content.Options{Strict: !r.AnyNumber})
 	if err != nil {
 		return store.NewMessage{}, &Error{Kind: Malformed, Faults: []cloudapi.Fault{{Pointer: "", Detail: err.Error()}}}
 	}
@@ -67,6 +67,12 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	}
 	if read.IsReadReceipt {
 		faults = append(faults, cloudapi.Fault{Pointer: "/status", Detail: "read receipts are not messages and are not queued"})
+	}
+	if r.From != "" {
+		if read.From != "" && read.From != r.From {
+			faults = append(faults, cloudapi.Fault{Pointer: "/from", Detail: "differs from the phone number id of the path"})
+		}
+		read.From = r.From
 	}
 	if read.From == "" && !slices.ContainsFunc(faults, func(f cloudapi.Fault) bool { return f.Pointer == "/from" }) {
 		faults = append(faults, cloudapi.Fault{Pointer: "/from", Detail: "is required: the phone number id to send from"})
@@ -104,6 +110,9 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	}
 	if key != "" {
 		sum := sha256.Sum256(m.Body)
+		if r.From != "" { // the same body at another phone number is another request
+			sum = sha256.Sum256(append(sum[:], r.From...))
+		}
 		m.RequestHash = sum[:]
 	}
 	if len(o.tags) > 0 {

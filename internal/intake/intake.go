@@ -55,6 +55,10 @@ type Request struct {
 	Body []byte
 	// IdempotencyKey is that of the header; empty when there was none.
 	IdempotencyKey string
+	// From is the phone number id of the path, where the request has it there; the body then needs none.
+	From string
+	// AnyNumber takes numbers without "+" too, as Cloud API clients write them: they are passed on as they are.
+	AnyNumber bool
 }
 
 // Accepted is the answer to a request that was taken.
