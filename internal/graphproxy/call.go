@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -97,12 +98,14 @@ func (c *call) readQuery(raw string) *Error {
 	var kept []string
 	for pair := range strings.SplitSeq(raw, "&") {
 		key, value, _ := strings.Cut(pair, "=")
-		switch name := parameterName(key); name {
-		case "access_token", "appsecret_proof", "appsecret_time":
+		name := parameterName(key)
+		if slices.Contains(keyNames, name) {
 			continue // of the key: Meta must not see it, and it proves nothing there
-		case "method", "batch", "ids", "callback", "suppress_http_code":
-			// Another method, other ids or another form of answer than the request shows.
+		}
+		if slices.Contains(refusedNames, name) { // another method, other ids or another form of answer than the request shows
 			return parameter("The parameter " + name + " is not supported by the gateway")
+		}
+		switch name {
 		case "phone_number_id":
 			via, err := url.QueryUnescape(value)
 			if err != nil || (via != "" && !digits.MatchString(via)) || (c.via != "" && c.via != via) {
@@ -129,6 +132,11 @@ func parameterName(raw string) string {
 	if err != nil {
 		name = raw
 	}
+	return foldName(name)
+}
+
+// foldName is parameterName for a name that is not encoded.
+func foldName(name string) string {
 	name, _, _ = strings.Cut(strings.TrimLeft(name, " "), "[")
 	name, _, _ = strings.Cut(name, "\x00")
 	return strings.ToLower(strings.NewReplacer(".", "_", " ", "_").Replace(name))

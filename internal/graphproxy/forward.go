@@ -31,8 +31,8 @@ const (
 
 var agent = []string{"wagate/1"}
 
-// callHeaders are those of a caller's request that are passed on.
-var callHeaders = []string{"Content-Type", "Content-Encoding", "Accept-Language"}
+// callHeaders are those of a caller's request that are passed on, beside its content type.
+var callHeaders = []string{"Accept-Language", "file_offset"}
 
 // answer is what Meta said.
 type answer struct {
@@ -61,6 +61,14 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, who Caller, c *c
 	if c.body && r.ContentLength > limit {
 		return tooLarge()
 	}
+	var look guard
+	kind := ""
+	if c.body && r.ContentLength != 0 {
+		var refused *Error
+		if look, kind, refused = guardOf(r, c); refused != nil {
+			return refused
+		}
+	}
 	release, err := p.room(r.Context(), who, pool)
 	if err != nil {
 		return err
@@ -81,7 +89,7 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, who Caller, c *c
 	}
 	defer stop()
 	if c.body && r.ContentLength != 0 {
-		b = &body{from: r.Body, rc: http.NewResponseController(w), still: p.still, watch: seen, left: limit}
+		b = &body{from: r.Body, rc: http.NewResponseController(w), still: p.still, watch: seen, guard: look, left: limit, kind: kind}
 		defer b.finish() //nolint:errcheck // what it says is read where the call fails
 	}
 	a, err := p.ask(ctx, r, who, c, t, b, e)
@@ -156,15 +164,15 @@ func (p *Proxy) try(ctx context.Context, r *http.Request, c *call, t *target, b 
 	}
 	out := &http.Request{Method: c.method, URL: &u, Host: u.Host, Header: http.Header{"Authorization": {scheme + t.token}, "User-Agent": agent}}
 	for _, name := range callHeaders {
-		if v := r.Header[name]; len(v) > 0 && (c.body || name == "Accept-Language") {
+		if v := r.Header.Values(name); len(v) > 0 {
 			out.Header[name] = v
 		}
 	}
-	if v := r.Header.Values("file_offset"); len(v) > 0 {
-		out.Header["file_offset"] = v
-	}
 	switch {
 	case b != nil:
+		if b.kind != "" {
+			out.Header["Content-Type"] = []string{b.kind}
+		}
 		out.Body, out.ContentLength = b, r.ContentLength
 	case c.method == http.MethodGet:
 		out.Body = onceOnly()
@@ -273,6 +281,8 @@ func (p *Proxy) fault(ctx context.Context, read bool, b *body, err error) error 
 	if b != nil {
 		if _, why := b.finish(); errors.Is(why, errTooLarge) {
 			return tooLarge()
+		} else if refused, ok := asRefused(why); ok {
+			return refused
 		} else if why != nil {
 			return &Error{Status: http.StatusBadRequest, Code: codeParameter, Message: "The body did not come whole", cause: why}
 		}

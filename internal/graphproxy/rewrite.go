@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -206,8 +207,7 @@ func cleanQuery(raw string) string {
 	var kept []string
 	for pair := range strings.SplitSeq(raw, "&") {
 		key, _, _ := strings.Cut(pair, "=")
-		switch parameterName(key) {
-		case "access_token", "appsecret_proof", "appsecret_time":
+		if slices.Contains(keyNames, parameterName(key)) {
 			continue
 		}
 		kept = append(kept, pair)

@@ -40,8 +40,7 @@ var ownEdges = []string{
 	"assigned_users", "flows", "migrate_flows", "subscriptions",
 }
 
-// needs tells what a call takes. Nothing that DELETE or GET do needs more than POST on the same path: a body can ask for
-// another method than the request's.
+// needs tells what a call takes.
 func needs(c *call, t *target) need {
 	get := c.method == http.MethodGet
 	switch {

@@ -32,7 +32,7 @@ var rows = []row{
 	},
 	{name: "media delete", method: "DELETE", path: "/5001?phone_number_id=101", answer: `{"success":true}`},
 	{name: "resumable start", method: "POST", path: "/900/uploads?file_name=a.png&file_length=10&file_type=image%2Fpng", answer: `{"id":"upload:MTphdHQ=?sig=ARZq_-1"}`},
-	{name: "resumable send", method: "POST", path: "/upload:MTphdHQ=?sig=ARZq_-1", kind: "application/octet-stream", body: "0123456789", answer: `{"h":"4::aW1hZ2UvcG5n:ARbEAA"}`, token: "OAuth " + token},
+	{name: "resumable send", method: "POST", path: "/upload:MTphdHQ=?sig=ARZq_-1", kind: "application/octet-stream", body: "method=x&batch=", answer: `{"h":"4::aW1hZ2UvcG5n:ARbEAA"}`, token: "OAuth " + token},
 	{name: "resumable status", method: "GET", path: "/upload:MTphdHQ=?sig=ARZq_-1", answer: `{"id":"upload:MTphdHQ=?sig=ARZq_-1","file_offset":10}`, token: "OAuth " + token},
 	{
 		name: "template list", method: "GET", path: "/100/message_templates?fields=id,name,status&limit=1&access_token=KEY",
@@ -83,7 +83,7 @@ var rows = []row{
 	{name: "flow create", method: "POST", path: "/100/flows", kind: "application/json", body: `{"name":"f","categories":["OTHER"]}`, answer: `{"id":"8001","success":true}`},
 	{name: "flow list", method: "GET", path: "/100/flows", answer: `{"data":[{"id":"8001","name":"f","status":"DRAFT"}]}`},
 	{name: "flow get", method: "GET", path: "/8001?fields=id,preview.invalidate(false)", answer: `{"preview":{"preview_url":"https:\/\/business.facebook.com\/wa\/manage\/flows\/8001\/preview\/?token=abc"},"id":"8001"}`},
-	{name: "flow assets", method: "POST", path: "/8001/assets", kind: form, body: "--b\r\n\r\n{}\r\n--b--\r\n", answer: `{"success":true,"validation_errors":[]}`},
+	{name: "flow assets", method: "POST", path: "/8001/assets", kind: form, body: "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"flow.json\"\r\nContent-Type: application/json\r\n\r\n{}\r\n--b--\r\n", answer: `{"success":true,"validation_errors":[]}`},
 	{name: "flow publish", method: "POST", path: "/8001/publish", answer: `{"success":true}`},
 	{name: "flow delete", method: "DELETE", path: "/8001", answer: `{"success":true}`},
 	{name: "phone, plain list of what it has", method: "GET", path: "/101?metadata=1", answer: `{"id":"101","metadata":{"connections":{"media":"META\/v23.0\/101\/media?access_token=` + url.QueryEscape(token) + `"}}}`, want: `{"id":"101","metadata":{"connections":{"media":"GW/v23.0/101/media"}}}`},

@@ -41,6 +41,8 @@ type body struct {
 	rc    *http.ResponseController
 	still time.Duration
 	watch *watch // nil for a call that is bounded as a whole
+	guard guard  // nil for a file alone
+	kind  string // its content type, "" for none
 	left  int64  // bytes that may still come
 	bytes int64
 
@@ -65,6 +67,10 @@ func (b *body) Read(p []byte) (int, error) {
 	b.left -= int64(n)
 	if b.left < 0 {
 		n, err = 0, errTooLarge
+	} else if b.guard != nil {
+		if refused := b.guard.feed(p[:n]); refused != nil {
+			n, err = 0, refused
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
