@@ -47,6 +47,9 @@ func BuildOutbound(body []byte, wire string, set Overrides) ([]byte, error) {
 				return true
 			}
 		case "type":
+			if string(value) == "null" {
+				return true // as if it were not there
+			}
 			hasType = true
 		case "text":
 			hasText = true

@@ -22,6 +22,8 @@ func TestBuildOutbound(t *testing.T) {
 			`{"messaging_product":"whatsapp","type":"text","to":"+12025550101","text":{"body":"\u00e4 \/ ä", "n": 1.50e1 },"biz_opaque_callback_data":"` + token + `"}`},
 		{"ours taken off, theirs replaced", `{"from":"1","biz_opaque_callback_data":"x","to":"+1","gateway":{"tags":{}},"type":"a","a":[],"messaging_product":"other","\u0066rom":2}`, token, Overrides{},
 			`{"messaging_product":"whatsapp","to":"+1","type":"a","a":[],"biz_opaque_callback_data":"` + token + `"}`},
+		{"a type that is null", `{"type":null,"to":"+1","text":{}}`, token, Overrides{},
+			`{"messaging_product":"whatsapp","to":"+1","text":{},"type":"text","biz_opaque_callback_data":"` + token + `"}`},
 		{"type added", `{"to":"+1","text":{}}`, token, Overrides{},
 			`{"messaging_product":"whatsapp","to":"+1","text":{},"type":"text","biz_opaque_callback_data":"` + token + `"}`},
 		{"no token: theirs kept", `{"to":"+1","type":"a","a":1,"biz_opaque_callback_data":"x"}`, "", Overrides{},

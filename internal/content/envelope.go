@@ -82,6 +82,12 @@ func isDigits(b []byte) bool {
 func (c *checker) readReceipt(root value) {
 	c.m.IsReadReceipt = true
 	c.m.CategoryHint = "service"
+	// It goes past the queue: nothing in it may be taken for a message.
+	for _, name := range []string{"to", "recipient", "type"} {
+		if v := root.get(name); v.there() {
+			c.fault(v, "does not belong into a read receipt")
+		}
+	}
 	c.m.ReadReceiptOf = c.stored(root, "message_id", required, unlimited, maxID)
 	if typing := c.object(root, "typing_indicator", optional); typing.there() {
 		c.m.TypingIndicator = true
@@ -110,10 +116,10 @@ func (c *checker) recipient(root value) {
 	case isUserID(s):
 		c.fault(to, "must be a phone number; a business-scoped user id belongs in recipient")
 		return
-	case !isNumber(s):
-		c.fault(to, "must be a phone number: digits, with spaces, hyphens, dots or brackets between them")
+	case !isNumber(strings.TrimSpace(s)):
+		c.fault(to, "must be a phone number: digits, with spaces, hyphens, dots, slashes or brackets between them")
 		return
-	case c.options.Strict && s[0] != '+':
+	case c.options.Strict && strings.TrimSpace(s)[0] != '+':
 		c.fault(to, `must begin with "+" and the country code`)
 		return
 	}
@@ -127,7 +133,7 @@ func isNumber(s string) bool {
 		switch {
 		case c >= '0' && c <= '9':
 			digits++
-		case c == ' ' || c == '-' || c == '(' || c == ')' || c == '.':
+		case c == ' ' || c == '-' || c == '(' || c == ')' || c == '.' || c == '/':
 			if i == 0 && c != '(' {
 				return false
 			}
@@ -154,7 +160,7 @@ func isUserID(s string) bool {
 
 // content checks that the type has its object, and what is in it.
 func (c *checker) content(root value) {
-	typ := root.member("type")
+	typ := root.get("type")
 	name := typ.str()
 	switch {
 	case !typ.there() && root.get("text").there():

@@ -36,5 +36,6 @@ func (p *Proxy) Receipt(w http.ResponseWriter, r *http.Request, who Caller, vers
 	e.waba = t.waba
 	own := r.Clone(r.Context())
 	own.Body, own.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	own.Header.Set("Content-Type", "application/json")
 	return p.forward(w, own, who, c, t, e)
 }

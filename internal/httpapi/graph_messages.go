@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,18 +61,24 @@ func (a *API) graphMessage(c echo.Context, key access.Key) error {
 		return graphBody(err)
 	}
 	phone := c.Param("phone")
-	body, err = a.resolveIDs(c.Request().Context(), key, phone, body)
+	if digitsOf(phone) != phone {
+		return graphproxy.NoObject()
+	}
+	request := intake.Request{
+		Caller: caller(key), Body: body, IdempotencyKey: c.Request().Header.Get("Idempotency-Key"), From: phone, AnyNumber: true,
+	}
+	if receipt, refused := readReceipt(body); receipt != nil || refused != nil {
+		if refused != nil {
+			return refused
+		}
+		if receipt.id, err = a.wamidFor(c.Request().Context(), key, phone, receipt.id, "/message_id"); err != nil {
+			return err
+		}
+		return a.Graph.Receipt(c.Response(), c.Request(), a.graphCaller(c, key), c.Param("version"), phone, receipt.body())
+	}
+	accepted, err := a.acceptGraph(c.Request().Context(), key, request)
 	if err != nil {
 		return err
-	}
-	if isReceipt(body) {
-		return a.Graph.Receipt(c.Response(), c.Request(), a.graphCaller(c, key), c.Param("version"), phone, body)
-	}
-	accepted, err := a.Intake.Accept(c.Request().Context(), intake.Request{
-		Caller: caller(key), Body: body, IdempotencyKey: c.Request().Header.Get("Idempotency-Key"), From: phone, AnyNumber: true,
-	})
-	if err != nil {
-		return graphIntake(err)
 	}
 	h := c.Response().Header()
 	if accepted.Replayed {
@@ -81,12 +88,10 @@ func (a *API) graphMessage(c echo.Context, key access.Key) error {
 	if wait := preferredWait(c.Request().Header.Values("Prefer")); wait > 0 {
 		if m, ok := a.await(c.Request().Context(), accepted.ID, wait); ok {
 			h.Set("Preference-Applied", "wait="+strconv.Itoa(int(wait.Seconds())))
-			switch {
-			case m.WAMID != nil:
-				id = *m.WAMID
-			case m.Status == string(message.Failed):
+			if m.WAMID == nil {
 				return graphFailure(m)
 			}
+			id = *m.WAMID
 		}
 	}
 	contact := graphContact{Input: accepted.To}
@@ -110,78 +115,104 @@ func digitsOf(s string) string {
 	}, s)
 }
 
-// isReceipt says whether a body is a read receipt.
-func isReceipt(body []byte) bool {
-	m, faults, err := content.Check(body, content.Options{})
-	return err == nil && len(faults) == 0 && m.IsReadReceipt
-}
-
-// resolveIDs puts the wamids of messages of ours in the place of our ids, wherever a message names another one: a reply, a
-// reaction, a read receipt. A message that Meta has not taken yet is waited for, for a few seconds.
-func (a *API) resolveIDs(ctx context.Context, key access.Key, phone string, body []byte) ([]byte, error) {
-	var names struct {
-		ID      string `json:"message_id"`
-		Context struct {
-			ID string `json:"message_id"`
-		} `json:"context"`
-		Reaction struct {
-			ID string `json:"message_id"`
-		} `json:"reaction"`
-	}
-	_ = json.Unmarshal(body, &names) // whoever checks the message says what is wrong with it
-	for _, at := range []struct{ in, id string }{{"", names.ID}, {"context", names.Context.ID}, {"reaction", names.Reaction.ID}} {
-		id, parseErr := message.ParseID(at.id)
-		if parseErr != nil {
+// acceptGraph queues a message. Where it names messages by our ids it gets their wamids first; a repetition is known by what
+// was sent, whatever has become of those messages since.
+func (a *API) acceptGraph(ctx context.Context, key access.Key, r intake.Request) (intake.Accepted, error) {
+	with := map[string]string{}
+	ids, pointers := content.IDs(r.Body)
+	for i, id := range ids {
+		if _, err := message.ParseID(id); err != nil {
 			continue
 		}
-		m, err := a.Store.GetMessage(ctx, id)
-		if err == nil && (m.PhoneNumberID != phone || !key.MayUse(phone)) {
-			err = store.ErrNotFound
-		}
-		if err == nil && m.WAMID == nil && !message.Status(m.Status).Ended() {
-			if waited, ok := a.await(ctx, id, idWait); ok {
-				m = waited
+		if r.Sent == nil {
+			r.Sent = r.Body
+			if accepted, seen, err := a.Intake.Seen(ctx, r); seen || err != nil {
+				return accepted, graphIntake(err)
 			}
 		}
-		pointer := "/message_id"
-		if at.in != "" {
-			pointer = "/" + at.in + pointer
+		wamid, err := a.wamidFor(ctx, key, r.From, id, pointers[i])
+		if err != nil {
+			return intake.Accepted{}, err
 		}
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			return nil, graphproxy.BadMessage(http.StatusBadRequest, codeParameterValue, "Parameter value is not valid", pointer+": names no message of this phone number")
-		case err != nil:
-			return nil, err
-		case m.WAMID == nil:
-			return nil, graphproxy.BadMessage(http.StatusBadRequest, codeParameterValue, "Parameter value is not valid", pointer+": the message is "+m.Status+" and has no wamid")
-		}
-		if body, err = replaceID(body, at.in, *m.WAMID); err != nil {
-			return nil, graphproxy.BadMessage(http.StatusBadRequest, codeInvalidParameter, "Invalid parameter", "the body is not a JSON object")
-		}
+		with[id] = wamid
 	}
-	return body, nil
+	if len(with) > 0 {
+		r.Body = content.ReplaceIDs(r.Body, with)
+	}
+	accepted, err := a.Intake.Accept(ctx, r)
+	return accepted, graphIntake(err)
 }
 
-// replaceID sets message_id in a member of an object, or in the object itself.
-func replaceID(body []byte, in, wamid string) ([]byte, error) {
-	var object map[string]json.RawMessage
-	if err := json.Unmarshal(body, &object); err != nil {
-		return nil, err
-	}
-	if in != "" {
-		inner, err := replaceID(object[in], "", wamid)
-		if err != nil {
-			return nil, err
-		}
-		object[in] = inner
-		return json.Marshal(object)
-	}
-	raw, err := json.Marshal(wamid)
+// wamidFor gives the wamid of the message that an id of ours names, and any other id as it is. A message that Meta has not
+// taken yet is waited for, for a few seconds.
+func (a *API) wamidFor(ctx context.Context, key access.Key, phone, id, pointer string) (string, error) {
+	ours, err := message.ParseID(id)
 	if err != nil {
-		return nil, err
+		return id, nil //nolint:nilerr // a wamid
 	}
-	object["message_id"] = raw
-	return json.Marshal(object)
+	look, cancel := context.WithTimeout(ctx, handlerTime)
+	defer cancel()
+	m, err := a.Store.GetMessage(look, ours)
+	if err == nil && (m.PhoneNumberID != phone || !key.MayUse(phone)) {
+		err = store.ErrNotFound
+	}
+	if err == nil && m.WAMID == nil && !message.Status(m.Status).Ended() {
+		if waited, ok := a.await(ctx, ours, idWait); ok {
+			m = waited
+		}
+	}
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return "", graphproxy.BadMessage(http.StatusBadRequest, codeParameterValue, "Parameter value is not valid", pointer+": names no message of this phone number")
+	case err != nil:
+		return "", err
+	case m.WAMID != nil:
+		return *m.WAMID, nil
+	case message.Status(m.Status).Ended():
+		return "", graphproxy.BadMessage(http.StatusBadRequest, codeParameterValue, "Parameter value is not valid", pointer+": the message is "+m.Status+" and has no wamid")
+	}
+	e := graphproxy.BadMessage(http.StatusServiceUnavailable, codeServiceDown, "API Service", pointer+": the message is "+m.Status+" and has no wamid yet")
+	e.Transient, e.RetryAfter = true, idWait
+	return "", e
+}
+
+// receipt is a read receipt.
+type receipt struct {
+	id     string
+	typing bool
+}
+
+// body is what goes to Meta: nothing but what a read receipt has.
+func (r *receipt) body() []byte {
+	type typing struct {
+		Type string `json:"type"`
+	}
+	out := struct {
+		Product   string  `json:"messaging_product"`
+		Status    string  `json:"status"`
+		MessageID string  `json:"message_id"`
+		Typing    *typing `json:"typing_indicator,omitempty"`
+	}{Product: "whatsapp", Status: "read", MessageID: r.id}
+	if r.typing {
+		out.Typing = &typing{"text"}
+	}
+	raw, _ := json.Marshal(out) // strings always marshal
+	return raw
+}
+
+// readReceipt reads a body that is a read receipt; nil for any other.
+func readReceipt(body []byte) (*receipt, error) {
+	if !bytes.Contains(body, []byte(`read`)) {
+		return nil, nil //nolint:nilnil // no receipt
+	}
+	m, faults, err := content.Check(body, content.Options{})
+	switch {
+	case err != nil || !m.IsReadReceipt:
+		return nil, nil //nolint:nilnil,nilerr // no receipt: whoever checks the message says what is wrong with it
+	case len(faults) > 0:
+		return nil, graphIntake(&intake.Error{Kind: intake.Invalid, Faults: faults})
+	}
+	return &receipt{m.ReadReceiptOf, m.TypingIndicator}, nil
 }
 
 // graphBody tells why a body was not read.
@@ -195,6 +226,9 @@ func graphBody(err error) error {
 
 // graphIntake tells in Meta's words why a message was not taken.
 func graphIntake(err error) error {
+	if err == nil {
+		return nil
+	}
 	e, ok := errors.AsType[*intake.Error](err)
 	if !ok {
 		return err
@@ -227,7 +261,7 @@ func graphIntake(err error) error {
 
 // graphFailure is what Meta, or we, refused a message with, for a caller that has waited for it.
 func graphFailure(m store.Message) error {
-	code, title, details := codeInvalidParameter, "The message was not sent", ""
+	code, title, details := codeInvalidParameter, "The message is "+m.Status+" and was not sent", ""
 	if m.ErrorCode != nil && *m.ErrorCode != 0 {
 		code = *m.ErrorCode
 	}

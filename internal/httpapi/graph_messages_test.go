@@ -140,7 +140,7 @@ func TestGraphIDsOfOurs(t *testing.T) {
 	g.meta = func(w http.ResponseWriter, r *http.Request) {
 		raw, _ := io.ReadAll(r.Body)
 		mu.Lock()
-		receipts = append(receipts, r.Method+" "+r.URL.Path+" "+r.Header.Get("Authorization")+" "+string(raw))
+		receipts = append(receipts, r.Method+" "+r.URL.Path+" "+r.Header.Get("Authorization")+" "+r.Header.Get("Content-Type")+" "+string(raw))
 		mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"success":true}`)
@@ -169,6 +169,16 @@ func TestGraphIDsOfOurs(t *testing.T) {
 			t.Errorf("%s: %d %s", body, a.status, a.body)
 		}
 	}
+	// Nothing that could be taken for a message goes past the queue with one.
+	graphError(t, "a message in a receipt", g.sendGraph(`{"status":"read","message_id":"wamid.1","to":"16505551234","type":"text","text":{"body":"hi"}}`), 400, 100)
+	if a := g.sendGraph(`{"status":"read","message_id":7}`); !strings.Contains(a.body, "/message_id: ") || strings.Contains(a.body, "queued") {
+		t.Errorf("a wrong receipt: %s", a.body)
+	}
+	if a := g.sendGraph(`{"status":"read","message_id":"wamid.2","template":{"name":"x"}}`); a.status != http.StatusOK || receipts[len(receipts)-1] != "POST "+graphPath+" Bearer "+metaToken+
+		` application/json {"messaging_product":"whatsapp","status":"read","message_id":"wamid.2"}` {
+		t.Errorf("Meta saw %q", receipts[len(receipts)-1])
+	}
+	receipts = receipts[:2]
 	if len(receipts) != 2 || !strings.HasPrefix(receipts[0], "POST "+graphPath+" Bearer "+metaToken) || !strings.Contains(receipts[0], `"wamid.W"`) || strings.Contains(receipts[0], id) ||
 		!strings.Contains(receipts[0], "typing_indicator") || !strings.Contains(receipts[1], `"wamid.OfAUser"`) {
 		t.Errorf("Meta saw %q", receipts)
@@ -182,6 +192,40 @@ func TestGraphIDsOfOurs(t *testing.T) {
 	graphError(t, "another's id", g.graph("POST", graphPath, `{"to":"1650","type":"text","text":{"body":"x"},"context":{"message_id":"`+id+`"}}`, "Authorization", "Bearer "+bound), 400, 131009)
 }
 
+// A repetition gets the answer of the first time, whatever has become of the message that it names; and what is sent is what
+// was checked.
+func TestGraphIDsOfOursRepeated(t *testing.T) {
+	g := start(t)
+	id := sentID(t, g.sendGraph(`{"to":"16505551234","type":"text","text":{"body":"hi"}}`))
+	set := func(status, wamid string) {
+		t.Helper()
+		if _, err := g.pool.Exec(t.Context(), `UPDATE messages SET status = $2, wamid = nullif($3, '') WHERE id = $1::uuid`, id, status, wamid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("accepted", "wamid.A")
+	reply := `{"to":"16505551234","type":"text","text":{"body":"yes"},"context":{"message_id":"` + id + `"}}`
+	first := sentID(t, g.sendGraph(reply, "Idempotency-Key", "k"))
+	for _, now := range [][2]string{{"accepted", "wamid.B"}, {"failed", ""}} {
+		set(now[0], now[1])
+		if again := g.sendGraph(reply, "Idempotency-Key", "k"); sentID(t, again) != first || again.header.Get("Idempotent-Replayed") != "true" {
+			t.Errorf("%v: %s", now, again.body)
+		}
+	}
+	graphError(t, "another body", g.sendGraph(strings.Replace(reply, "yes", "no", 1), "Idempotency-Key", "k"), http.StatusUnprocessableEntity, 135000)
+	graphError(t, "ended without a wamid", g.sendGraph(reply), 400, 131009)
+	set("accepted", "wamid.A")
+	graphError(t, "a name twice", g.sendGraph(strings.Replace(reply, `"text":{`, `"text":{"body":"no"},"text":{`, 1)), 400, 100)
+	if a := g.graph("POST", "/v23.0/%00/messages", reply, "Authorization", "Bearer "+adminKey); a.status != 400 {
+		t.Errorf("no phone number id: %d %s", a.status, a.body)
+	}
+	// One that is still to be taken may be taken in a moment.
+	set("queued", "")
+	if a := g.sendGraph(reply); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || !strings.Contains(a.body, `"is_transient":true`) {
+		t.Errorf("not taken yet: %d %s", a.status, a.body)
+	}
+}
+
 // Whoever waits gets the wamid, or what the message was refused with.
 func TestGraphPreferWait(t *testing.T) {
 	g := start(t)
@@ -192,6 +236,7 @@ func TestGraphPreferWait(t *testing.T) {
 				t.Errorf("%v %s", a.header, a.body)
 			}
 		},
+		`status = 'expired'`: func(a answer) { graphError(t, "expired", a, 400, 100) },
 		`status = 'failed', error_code = 131026, error_title = 'Message undeliverable'`: func(a answer) { graphError(t, "refused", a, 400, 131026) },
 	} {
 		if _, err := g.pool.Exec(t.Context(), `DELETE FROM messages`); err != nil {

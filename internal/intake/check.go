@@ -110,6 +110,9 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	}
 	if key != "" {
 		sum := sha256.Sum256(m.Body)
+		if r.Sent != nil {
+			sum = sha256.Sum256(r.Sent)
+		}
 		if r.From != "" { // the same body at another phone number is another request
 			sum = sha256.Sum256(append(sum[:], r.From...))
 		}

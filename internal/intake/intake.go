@@ -55,6 +55,8 @@ type Request struct {
 	Body []byte
 	// IdempotencyKey is that of the header; empty when there was none.
 	IdempotencyKey string
+	// Sent is what the caller sent, where Body is not quite that: a repetition is known by it.
+	Sent []byte
 	// From is the phone number id of the path, where the request has it there; the body then needs none.
 	From string
 	// AnyNumber takes numbers without "+" too, as Cloud API clients write them: they are passed on as they are.
@@ -152,6 +154,25 @@ func (in *Intake) room() error {
 		return diskShort(wait)
 	}
 	return nil
+}
+
+// Seen gives the answer to a request that was accepted before under its idempotency key; false when it was not, or has none.
+func (in *Intake) Seen(ctx context.Context, r Request) (Accepted, bool, error) {
+	m, refused := check(r, in.now())
+	if (refused != nil && !refused.late) || m.IdempotencyKey == "" {
+		return Accepted{}, false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, acceptTime)
+	defer cancel()
+	a, err := in.store.Accepted(ctx, m.Owner, m.IdempotencyKey, m.RequestHash)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return Accepted{}, false, nil
+	case err != nil:
+		err = lookup(err)
+	}
+	out, err := in.answer(&m, a, time.Time{}, err)
+	return out, err == nil, err
 }
 
 // Accept stores one message and its job, or gives an *Error. Once it returns without one, the message is durable.
