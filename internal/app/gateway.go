@@ -70,7 +70,8 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	accept := intake.New(st, jobs, logger, registry, time.Now)
 	g := &Gateway{intake: accept, receiver: receiver, graph: graph, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
-		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(), Graph: graph,
+		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(),
+		Graph: graph, GraphVersion: cfg.GraphVersion,
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
 		Backlog: func(ctx context.Context, phone string) (map[int]int64, error) {
 			return jobs.Backlog(ctx, pool, phone)

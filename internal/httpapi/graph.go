@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/labstack/echo/v4"
@@ -12,19 +13,37 @@ import (
 	"wagate/internal/graphproxy"
 )
 
-// The Cloud API ingress: /vNN.N/{id}/… speaks the Graph API, its errors included. Its routes stand in a router of their
+// The Cloud API ingress: /vNN.N/{id}/… and /{id}/… speak the Graph API, its errors included. Its routes stand in a router of their
 // own, so that nothing they match takes a 404 or a 405 away from the gateway's own API.
 
 // ServeHTTP implements http.Handler: it picks the API a path belongs to.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.graph != nil {
 		first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		if a.GraphVersion != "" && graphID.MatchString(first) {
+			r, first = withVersion(r, a.GraphVersion), a.GraphVersion
+		}
 		if graphproxy.Version.MatchString(first) {
 			a.graph.ServeHTTP(w, r)
 			return
 		}
 	}
 	a.echo.ServeHTTP(w, r)
+}
+
+// graphID is how a path of the Graph API without a version begins. None of the gateway's own begins with a digit.
+var graphID = regexp.MustCompile(`^[0-9]{1,32}$`)
+
+// withVersion gives the request with a version before its path. Meta takes such calls for those of the oldest version that
+// an app may use, and some clients make nothing else.
+func withVersion(r *http.Request, version string) *http.Request {
+	versioned, u := *r, *r.URL
+	u.Path = "/" + version + u.Path
+	if u.RawPath != "" {
+		u.RawPath = "/" + version + u.RawPath
+	}
+	versioned.URL = &u
+	return &versioned
 }
 
 func (a *API) graphRoutes() {

@@ -117,6 +117,36 @@ func TestGraphKeys(t *testing.T) {
 	}
 }
 
+// Clients that leave the version out are served as with the one that is set.
+func TestGraphWithoutVersion(t *testing.T) {
+	g, seen := forwarded(t)
+	auth := []string{"Authorization", "Bearer " + adminKey}
+	for path, want := range map[string]string{
+		"/" + phone + "?fields=id": "/v24.0/" + phone + "?fields=id", "/" + phone + "/settings": "/v24.0/" + phone + "/settings",
+		"/" + phone + "/flows%2Bx": "/v24.0/" + phone + "/flows+x",
+	} {
+		a := g.graph("GET", path, "", auth...)
+		if got := seen(); a.status != http.StatusOK || len(got) != 1 || !strings.HasPrefix(got[0], "GET "+want+"\n") {
+			t.Errorf("%s: %d %s, Meta got %q, want %s", path, a.status, a.body, got, want)
+		}
+	}
+	a := g.graph("POST", "/"+phone+"/messages", `{"messaging_product":"whatsapp","to":"16505551234","type":"text","text":{"body":"hello"}}`, auth...)
+	if sent, _ := a.json["messages"].([]any); a.status != http.StatusOK || len(sent) != 1 {
+		t.Errorf("a message: %d %s", a.status, a.body)
+	}
+	graphError(t, "without a key", g.graph("GET", "/"+phone, ""), http.StatusUnauthorized, 190)
+	graphError(t, "no message", g.graph("POST", "/"+phone+"/messages", "{}", auth...), http.StatusBadRequest, 100)
+	graphError(t, "a method", g.graph("PUT", "/"+phone, "", auth...), http.StatusMethodNotAllowed, 100)
+	if got := seen(); len(got) != 0 {
+		t.Errorf("Meta got %q", got)
+	}
+	for _, path := range []string{"/", "/1x/messages", "/x/1", "/" + strings.Repeat("1", 33)} {
+		if none := g.do("GET", path, ""); none.status != http.StatusNotFound || none.str("code") != "not_found" {
+			t.Errorf("%s: %d %s", path, none.status, none.body)
+		}
+	}
+}
+
 // What is wrong is told in Graph's envelope on these paths, and as a problem on the others, which they take nothing from.
 func TestGraphErrors(t *testing.T) {
 	g, seen := forwarded(t)
@@ -176,7 +206,9 @@ func TestNoGraph(t *testing.T) {
 	defer server.Close()
 	defer g.client.CloseIdleConnections()
 	g.url = server.URL
-	if a := g.do("GET", "/v23.0/"+phone, ""); a.status != http.StatusNotFound || a.str("code") != "not_found" {
-		t.Errorf("%d %s", a.status, a.body)
+	for _, path := range []string{"/v23.0/" + phone, "/" + phone} {
+		if a := g.do("GET", path, ""); a.status != http.StatusNotFound || a.str("code") != "not_found" {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
 	}
 }

@@ -30,6 +30,9 @@ type Deps struct {
 	Webhook http.Handler
 	// Graph forwards the calls of the Cloud API ingress, /vNN.N/…; nil means that its routes are not there.
 	Graph *graphproxy.Proxy
+	// GraphVersion, such as v23.0, is put before a path of the ingress that begins with an id and names no version; empty
+	// means that such paths are not there.
+	GraphVersion string
 	// Ready says whether this process can serve: the database answers and its schema is the one of this binary.
 	Ready func(context.Context) error
 	// Backlog counts the jobs in a phone number's lane, by priority 1 to 4, up to queue.BacklogBound of each; nil means that

@@ -102,6 +102,7 @@ func start(t *testing.T) *gateway {
 		Intake: in, Access: g.access, Store: g.store, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
 		Webhook:      http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a bug") }),
 		Graph:        graph,
+		GraphVersion: "v24.0",
 		Backlog:      func(context.Context, string) (map[int]int64, error) { return g.backlog, nil },
 		MetricsAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger, Now: time.Now,
 	}
