@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/labstack/echo/v4"
 
@@ -98,13 +99,21 @@ func (a *API) graphMessage(c echo.Context, key access.Key) error {
 	if userID.MatchString(accepted.To) {
 		contact.UserID = accepted.To
 	} else {
-		contact.WAID = digitsOf(accepted.To)
+		contact.WAID = waID(accepted.To)
 	}
 	return c.JSON(http.StatusOK, graphAnswer{"whatsapp", []graphContact{contact}, []graphSent{{id}}})
 }
 
 // userID is how a business-scoped user id begins: the country and a dot.
 var userID = regexp.MustCompile(`^[A-Za-z]{2}\.`)
+
+// waID is the WhatsApp ID of what a message was addressed to: the digits of a phone number, and a group's id as it is.
+func waID(to string) string {
+	if strings.ContainsFunc(to, unicode.IsLetter) {
+		return to
+	}
+	return digitsOf(to)
+}
 
 func digitsOf(s string) string {
 	return strings.Map(func(r rune) rune {

@@ -47,6 +47,7 @@ func TestGraphMessagesAreQueued(t *testing.T) {
 		{`{"messaging_product":"whatsapp","to":"16505551234","text":{"body":"hi"}}`, "16505551234", `"wa_id":"16505551234"`},
 		{`{"messaging_product":"whatsapp","recipient_type":"individual","to":"+1 (650) 555-1234","type":"text","text":{"preview_url":false,"body":"hi"}}`, "+1 (650) 555-1234", `"wa_id":"16505551234"`},
 		{`{"messaging_product":"whatsapp","recipient":"US.1234567890","type":"text","text":{"body":"hi"}}`, "US.1234567890", `"user_id":"US.1234567890"`},
+		{`{"messaging_product":"whatsapp","recipient_type":"group","to":"Y2FwaV9ncm91cDox","type":"text","text":{"body":"hi"}}`, "Y2FwaV9ncm91cDox", `"wa_id":"Y2FwaV9ncm91cDox"`},
 	} {
 		a := g.sendGraph(c.body)
 		id, err := uuid.Parse(sentID(t, a))
@@ -75,7 +76,7 @@ func TestGraphMessagesAreQueued(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = res.Body.Close()
-	if res.StatusCode != http.StatusOK || g.stored() != 2*4 {
+	if res.StatusCode != http.StatusOK || g.stored() != 2*5 {
 		t.Errorf("chunked: %d, %d messages", res.StatusCode, g.stored())
 	}
 }
