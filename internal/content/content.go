@@ -3,7 +3,7 @@
 // field. What Meta documents no rule for passes: unknown fields anywhere, unknown types and subtypes. It does no I/O.
 //
 // Lengths are in characters, that is Unicode code points, unless a rule says bytes: Meta's pages say characters and not how
-// they count them, and code points are the fewest.
+// they count them; code points are fewer than bytes or UTF-16 units.
 package content
 
 import (
