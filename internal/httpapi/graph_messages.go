@@ -157,7 +157,7 @@ func (a *API) acceptGraph(ctx context.Context, key access.Key, r intake.Request)
 func (a *API) wamidFor(ctx context.Context, key access.Key, phone, id, pointer string) (string, error) {
 	ours, err := message.ParseID(id)
 	if err != nil {
-		return id, nil //nolint:nilerr // a wamid
+		return id, nil // a wamid
 	}
 	look, cancel := context.WithTimeout(ctx, handlerTime)
 	defer cancel()
