@@ -37,7 +37,7 @@ type call struct {
 	query   string // as the caller wrote it, without its key
 	via     string // phone_number_id of the query
 	nested  bool   // fields asks for fields of fields
-	renamed bool   // fields gives members other names
+	renamed bool   // fields may give members other names
 	body    bool   // a body may be sent on
 }
 
@@ -118,7 +118,7 @@ func (c *call) readQuery(raw string) *Error {
 				return parameter("The parameter fields cannot be read")
 			}
 			c.nested = c.nested || strings.ContainsAny(fields, "{}")
-			c.renamed = c.renamed || strings.Contains(fields, ".as(")
+			c.renamed = c.renamed || strings.ContainsAny(fields, `(\`) // an alias, in whatever spelling, needs one of them
 		}
 		kept = append(kept, pair)
 	}

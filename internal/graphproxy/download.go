@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -39,14 +40,35 @@ func (p *Proxy) linkTo(base, version string, t *target, raw string) (string, boo
 	return base + "/" + version + "/" + downloads + "/" + sealed, true
 }
 
-// address reads an address that Meta gave: https, and http only where the Graph API itself is reached by it.
+// address reads an address that an answer holds; nil where no token may go there. What an answer calls an address may be of
+// anybody's making, so only Meta's hosts of media are gone to, and what stands in the place of Meta.
 func (p *Proxy) address(raw string) *url.URL {
 	u, err := url.Parse(raw)
-	if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "https" && (u.Scheme != "http" || p.graph.Scheme != "http")) {
+	if err != nil || u.Host == "" || u.User != nil || !mediaAddress(u) && !p.ownAddress(u) {
 		return nil
 	}
 	u.Fragment = ""
 	return u
+}
+
+// mediaAddress says whether an address is one of Meta's for media.
+func mediaAddress(u *url.URL) bool {
+	return u.Scheme == "https" && mediaHost(u.Hostname()) && (u.Port() == "" || u.Port() == "443")
+}
+
+// ownAddress says whether an address is one of what stands in the place of Meta (the simulator), which has its files beside
+// its API. Meta has none there: an address of its Graph API is a call, and has to come as one.
+func (p *Proxy) ownAddress(u *url.URL) bool {
+	if u.Scheme != p.graph.Scheme || !sameHost(u, &p.graph) || slices.Contains(graphHosts, strings.ToLower(u.Hostname())) {
+		return false
+	}
+	for pair := range strings.SplitSeq(u.RawQuery, "&") {
+		key, _, _ := strings.Cut(pair, "=")
+		if slices.Contains(refusedNames, parameterName(key)) {
+			return false
+		}
+	}
+	return true
 }
 
 // openLink reads a download link's last part.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -138,12 +139,65 @@ func TestDownloadFence(t *testing.T) {
 			t.Errorf("%s: %d", phones, a.status)
 		}
 	}
-	// Over TLS a token does not go out in clear, nor to an address with a name and password.
-	r.proxy.graph.Scheme = "https"
-	for address, good := range map[string]bool{"https://a.example/x": true, "http://a.example/x": false, "https://u:p@a.example/": false, "ftp://a.example/": false, "https:///x": false, "x": false} {
-		if _, ok := r.proxy.linkTo("", "v23.0", &target{waba: waba}, address); ok != good {
-			t.Errorf("%s: %v", address, ok)
+	// No token goes out in clear, to an address with a name and password, or to a host that is not Meta's.
+	for graph, addresses := range map[string]map[string]bool{
+		"https://graph.facebook.com": {
+			"https://lookaside.fbsbx.com/x": true, "https://LOOKASIDE.fbsbx.com:443/x": true, "http://lookaside.fbsbx.com/x": false, "https://lookaside.fbsbx.com:444/x": false,
+			"https://u:p@lookaside.fbsbx.com/": false, "ftp://lookaside.fbsbx.com/": false, "https:///x": false, "x": false, "https://a.example/x": false, "https://fbsbx.com/x": false,
+			"https://evilfbsbx.com/x": false, "https://a.example/?x=.fbsbx.com": false, "https://a.example\\.fbsbx.com/": false, "https://graph.facebook.com/v23.0/1?x": false, "https://graph.whatsapp.com/1": false,
+		},
+		"http://egress:81/meta": {
+			"http://egress:81/x?a=b": true, "http://EGRESS:81/": true, "https://egress:81/x": false, "http://egress/x": false, "http://egress:82/x": false, "http://egress:81/meta/v23.0/1?a&Method=DELETE": false,
+			"https://lookaside.fbsbx.com/x": true, "http://lookaside.fbsbx.com/x": false, "http://a.example/x": false, "https://graph.facebook.com/v23.0/1": false,
+		},
+	} {
+		u, err := url.Parse(graph)
+		if err != nil {
+			t.Fatal(err)
 		}
+		r.proxy.graph = *u
+		for address, good := range addresses {
+			if _, ok := r.proxy.linkTo("", "v23.0", &target{waba: waba}, address); ok != good {
+				t.Errorf("%s, where the Graph API is %s: %v", address, graph, ok)
+			}
+		}
+	}
+}
+
+// Whatever an answer calls an address, the token does not go to one that a caller has chosen: not by a field that was given
+// the name url, not by a node that has such a field itself, and not by a link that was sealed before.
+func TestTokenGoesToMetaAlone(t *testing.T) {
+	r := newRig(t)
+	var strayed atomic.Int64
+	evil := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { strayed.Add(1) }))
+	defer evil.Close()
+	if err := r.store.SeeGraphIDs(t.Context(), []store.GraphID{{ID: "8001", WABAID: waba, Kind: "flow"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/8001?fields=endpoint_uri.as(url)", "/8001?fields=endpoint_uri.as+(url)", "/8001?fields=[\"endpoint_uri.as\\u0028url)\"]", "/8001", "/77777"} {
+		if r.as(nil, Admin); path == "/77777" {
+			r.as([]string{phone}, Send)
+		}
+		for _, host := range []string{evil.URL, r.meta.URL} {
+			if host == r.meta.URL && !strings.Contains(path, "fields") {
+				continue // which is where media are
+			}
+			r.on(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"url":"`+host+`/data","id":"8001"}`) })
+			resp, err := r.client.Get(r.gw.URL + "/v23.0" + path) //nolint:noctx // the client has a time
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil || resp.StatusCode != http.StatusOK || strings.Contains(string(b), downloads) {
+				t.Errorf("%s: %d %s, %v", path, resp.StatusCode, b, err)
+			}
+		}
+	}
+	sealed := b64(r.proxy.Links.Seal([]byte(`{"w":"100","u":"`+evil.URL+`"}`), linkPlace))
+	r.wantError("a link from before", r.do("GET", "/v23.0/"+downloads+"/"+sealed, ""), http.StatusBadRequest, codeParameter)
+	if strayed.Load() != 0 {
+		t.Errorf("%d requests went astray", strayed.Load())
 	}
 }
 

@@ -225,7 +225,7 @@ var errLongAnswer = errors.New("the answer is too long")
 // reply passes an answer on.
 func (p *Proxy) reply(ctx context.Context, w http.ResponseWriter, r *http.Request, c *call, t *target, a *answer, e *end) error {
 	rw := p.rewriter(r, c, t)
-	rw.media = c.method == http.MethodGet && c.edge == "" && t.kind == objectNode && a.status < 300
+	rw.media = c.method == http.MethodGet && c.edge == "" && t.kind == objectNode && a.status < 300 && !c.renamed
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(p.still)) // not every connection has deadlines
 	if a.file != nil {
 		rw.headers(w.Header(), a.header, answerHeaders)

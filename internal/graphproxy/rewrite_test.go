@@ -14,9 +14,10 @@ func testRewriter(t testing.TB, graph string) *rewriter {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p := &Proxy{graph: *u}
 	return &rewriter{
 		secrets: spellings("900|s/e+c"), graph: u, base: "http://gw:8080", version: "v23.0",
-		seal: func(raw string) (string, bool) { return "SEAL(" + raw + ")", true },
+		seal: func(raw string) (string, bool) { return "SEAL(" + raw + ")", p.address(raw) != nil },
 	}
 }
 
@@ -24,7 +25,8 @@ func TestRewrite(t *testing.T) {
 	rw := testRewriter(t, "https://graph.facebook.com")
 	base := testRewriter(t, "http://egress:81/meta")
 	media := testRewriter(t, "https://graph.facebook.com")
-	media.media = true
+	baseMedia := testRewriter(t, "http://egress:81/meta")
+	media.media, baseMedia.media = true, true
 	for _, c := range []struct {
 		rw        *rewriter
 		name      string
@@ -43,8 +45,13 @@ func TestRewrite(t *testing.T) {
 		{rw, "a secret in a text, a key, a URL", `{"m":"Malformed access token 900|s\/e+c","900|s/e+c":1,"u":"https://x.example/900%7Cs%2Fe%2Bc"}`, `{"m":"Malformed access token [removed]","[removed]":1,"u":"https://x.example/[removed]"}`},
 		{rw, "a token of another", `{"access_token":"anything","data":[{"access_token":""},"EAAnew0123456789abcdefghij"],"h":"4::EAAnew0123456789abcdefghij"}`, `{"access_token":"[removed]","data":[{"access_token":""},"[removed]"],"h":"4::EAAnew0123456789abcdefghij"}`},
 		{rw, "a media's url is another's thing", `{"url":"https://files.example/1","mime_type":"x"}`, ""},
-		{media, "a media's url", `{"url":"https://files.example/1","id":"1","x":{"url":"https://files.example/2"}}`, `{"url":"SEAL(https://files.example/1)","id":"1","x":{"url":"https://files.example/2"}}`},
-		{media, "a media's url on the Graph API's own host", `{"url":"https://graph.facebook.com/v23.0/1/file"}`, `{"url":"SEAL(https://graph.facebook.com/v23.0/1/file)"}`},
+		{media, "a media's url", `{"url":"https://lookaside.fbsbx.com/1","id":"1","x":{"url":"https://files.example/2"}}`, `{"url":"SEAL(https://lookaside.fbsbx.com/1)","id":"1","x":{"url":"https://files.example/2"}}`},
+		{media, "a url that is not Meta's", `{"url":"https://files.example/1","id":"1"}`, ""},
+		{media, "a url in clear", `{"url":"http://lookaside.fbsbx.com/1"}`, ""},
+		{media, "a url that looks like Meta's", `{"url":"https://lookaside.fbsbx.com.evil.example/1"}`, ""},
+		{media, "a call of the Graph API's stays one", `{"url":"https://graph.facebook.com/v23.0/1/file"}`, `{"url":"http://gw:8080/v23.0/1/file"}`},
+		{baseMedia, "a media's url beside a stand-in's API", `{"url":"http://egress:81/file?a=b"}`, `{"url":"SEAL(http://egress:81/file?a=b)"}`},
+		{baseMedia, "another of its ports", `{"url":"http://egress:82/file"}`, ""},
 		{base, "a base path", `["http://egress:81/meta/v23.0/1/x?a=b","https://graph.facebook.com/v23.0/2","http://egress:82/meta/v23.0/1"]`, `["http://gw:8080/v23.0/1/x?a=b","http://gw:8080/v23.0/2","http://egress:82/meta/v23.0/1"]`},
 	} {
 		if !json.Valid([]byte(c.body)) {
