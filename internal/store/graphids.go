@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,11 +69,16 @@ func (s *Store) GraphNode(ctx context.Context, id, via string, phones []string) 
 	return n, nil
 }
 
-// SeeGraphIDs remembers ids; SeenAt is now. An id that was seen before with another WABA belongs to the new one.
+// ErrGraphIDHeld is for ids that are remembered as another's.
+var ErrGraphIDHeld = errors.New("held as another's")
+
+// SeeGraphIDs remembers ids; SeenAt is now, to the day. An id that is remembered of another WABA, phone number or kind stays
+// what it is, and ErrGraphIDHeld says so once the others are remembered: an answer may be what its caller made it. Two may
+// move: a phone number, which its list alone shows, and what is of a WABA that is no longer here.
 func (s *Store) SeeGraphIDs(ctx context.Context, ids []GraphID) error {
 	ids = slices.Clone(ids)
-	slices.SortFunc(ids, func(a, b GraphID) int { return strings.Compare(a.ID, b.ID) }) // one order of locks, and no id twice
-	ids = slices.CompactFunc(ids, func(a, b GraphID) bool { return a.ID == b.ID })
+	slices.SortFunc(ids, func(a, b GraphID) int { return strings.Compare(a.ID, b.ID) })
+	ids = slices.CompactFunc(ids, func(a, b GraphID) bool { return a.ID == b.ID }) // no id twice
 	if len(ids) == 0 {
 		return nil
 	}
@@ -81,20 +87,38 @@ func (s *Store) SeeGraphIDs(ctx context.Context, ids []GraphID) error {
 	for _, g := range ids {
 		names, wabas, phones, kinds = append(names, g.ID), append(wabas, g.WABAID), append(phones, g.PhoneNumberID), append(kinds, g.Kind)
 	}
-	_, err := s.pool.Exec(ctx, `
-		INSERT INTO graph_ids AS g (id, waba_id, phone_number_id, kind)
-		SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS u(id, waba, phone, kind) ORDER BY u.id
-		ON CONFLICT (id) DO UPDATE SET waba_id = excluded.waba_id, phone_number_id = excluded.phone_number_id, kind = excluded.kind, seen_at = excluded.seen_at
-		WHERE g.seen_at < excluded.seen_at - interval '1 hour' OR g.waba_id <> excluded.waba_id OR g.kind <> excluded.kind`,
-		names, wabas, phones, kinds)
+	var held int
+	// What is known already is left out before anything is written: a conflict locks its row even where it changes nothing.
+	// Both conditions are the same; the second meets what others have written since. One order of locks.
+	err := s.pool.QueryRow(ctx, `
+		WITH u AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS u(id, waba, phone, kind)),
+		put AS (
+			INSERT INTO graph_ids AS g (id, waba_id, phone_number_id, kind)
+			SELECT u.* FROM u LEFT JOIN graph_ids k ON k.id = u.id
+			WHERE k.id IS NULL OR NOT EXISTS (SELECT FROM wabas w WHERE w.waba_id = k.waba_id)
+				OR k.kind = 'phone' AND u.kind = 'phone' AND k.waba_id <> u.waba
+				OR k.waba_id = u.waba AND k.phone_number_id IS NOT DISTINCT FROM u.phone AND k.kind = u.kind AND k.seen_at < clock_timestamp() - interval '1 day'
+			ORDER BY u.id
+			ON CONFLICT (id) DO UPDATE SET waba_id = excluded.waba_id, phone_number_id = excluded.phone_number_id, kind = excluded.kind, seen_at = excluded.seen_at
+			WHERE NOT EXISTS (SELECT FROM wabas w WHERE w.waba_id = g.waba_id)
+				OR g.kind = 'phone' AND excluded.kind = 'phone' AND g.waba_id <> excluded.waba_id
+				OR g.waba_id = excluded.waba_id AND g.phone_number_id IS NOT DISTINCT FROM excluded.phone_number_id AND g.kind = excluded.kind
+					AND g.seen_at < excluded.seen_at - interval '1 day'
+		)
+		SELECT count(*) FROM u JOIN graph_ids k ON k.id = u.id JOIN wabas w ON w.waba_id = k.waba_id
+		WHERE k.kind <> u.kind OR k.kind <> 'phone' AND (k.waba_id <> u.waba OR k.phone_number_id IS DISTINCT FROM u.phone)`,
+		names, wabas, phones, kinds).Scan(&held)
 	if err != nil {
 		return fmt.Errorf("remembering %d ids of the Graph API: %w", len(ids), err)
+	}
+	if held > 0 {
+		return fmt.Errorf("remembering ids of the Graph API, %d of %d: %w", held, len(ids), ErrGraphIDHeld)
 	}
 	return nil
 }
 
-// SeeInboundMedia remembers media that users sent, by media id the phone number id that got it. Those of phone numbers that
-// are not set up are left out.
+// SeeInboundMedia remembers media that users sent, by media id the phone number id that got it. Meta has signed that: it goes
+// before what an answer has shown. Media of phone numbers that are not set up are left out.
 func (s *Store) SeeInboundMedia(ctx context.Context, tx pgx.Tx, media map[string]string) error {
 	if len(media) == 0 {
 		return nil
@@ -104,10 +128,12 @@ func (s *Store) SeeInboundMedia(ctx context.Context, tx pgx.Tx, media map[string
 		ids, phones = append(ids, id), append(phones, phone)
 	}
 	_, err := tx.Exec(ctx, `
-		INSERT INTO graph_ids (id, waba_id, phone_number_id, kind)
+		INSERT INTO graph_ids AS g (id, waba_id, phone_number_id, kind)
 		SELECT u.id, p.waba_id, p.phone_number_id, 'media'
-		FROM unnest($1::text[], $2::text[]) AS u(id, phone) JOIN phone_numbers p ON p.phone_number_id = u.phone ORDER BY u.id
-		ON CONFLICT (id) DO NOTHING`, ids, phones)
+		FROM unnest($1::text[], $2::text[]) AS u(id, phone) JOIN phone_numbers p ON p.phone_number_id = u.phone
+		WHERE NOT EXISTS (SELECT FROM graph_ids k WHERE k.id = u.id AND k.waba_id = p.waba_id AND k.phone_number_id = p.phone_number_id AND k.kind = 'media')
+		ORDER BY u.id
+		ON CONFLICT (id) DO UPDATE SET waba_id = excluded.waba_id, phone_number_id = excluded.phone_number_id, kind = excluded.kind, seen_at = excluded.seen_at`, ids, phones)
 	if err != nil {
 		return fmt.Errorf("remembering %d inbound media: %w", len(media), err)
 	}

@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
@@ -61,7 +63,7 @@ func TestGraphNode(t *testing.T) {
 	}
 }
 
-// Seeing ids again moves them on, at most once an hour, and to another WABA at once; many may see them at the same time.
+// Seeing ids again moves them on, at most once a day; many may see them at the same time, and none waits for what is no news.
 func TestSeeGraphIDs(t *testing.T) {
 	pool := pgtest.New(t)
 	s, ctx := store.New(pool), t.Context()
@@ -89,18 +91,24 @@ func TestSeeGraphIDs(t *testing.T) {
 		}
 		return time.Since(n.Seen.SeenAt)
 	}
-	exec(t, pool, `UPDATE graph_ids SET seen_at = seen_at - CASE id WHEN '1' THEN interval '59 minutes' ELSE interval '2 hours' END`)
+	exec(t, pool, `UPDATE graph_ids SET seen_at = seen_at - CASE id WHEN '1' THEN interval '23 hours' ELSE interval '25 hours' END`)
 	if err := s.SeeGraphIDs(ctx, ids); err != nil {
 		t.Fatal(err)
 	}
-	if one, two := age("1"), age("2"); one < 59*time.Minute || two > 30*time.Minute {
+	if one, two := age("1"), age("2"); one < 23*time.Hour || two > 30*time.Minute {
 		t.Errorf("seen %v and %v ago", one, two)
 	}
-	if err := s.SeeGraphIDs(ctx, []store.GraphID{{ID: "1", WABAID: "200", Kind: "template"}}); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := s.GraphNode(ctx, "1", "", nil); err != nil || n.Seen.WABAID != "200" {
-		t.Errorf("%+v, %v", n.Seen, err)
+	// Rows that another transaction holds are not waited for.
+	err := s.InTx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT FROM graph_ids FOR UPDATE`); err != nil {
+			return err
+		}
+		soon, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		return s.SeeGraphIDs(soon, ids)
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	exec(t, pool, `UPDATE graph_ids SET seen_at = seen_at - interval '31 days' WHERE id = '2'`)
 	for _, want := range []int64{1, 0} {
@@ -112,6 +120,59 @@ func TestSeeGraphIDs(t *testing.T) {
 		t.Errorf("%+v, %v", n.Seen, err)
 	}
 }
+
+// What is remembered of an id is not moved by an answer; a webhook of Meta's may.
+func TestGraphIDsStay(t *testing.T) {
+	pool := pgtest.New(t)
+	s, ctx := store.New(pool), t.Context()
+	exec(t, pool, `INSERT INTO wabas (waba_id) VALUES ('100'), ('200')`)
+	exec(t, pool, `INSERT INTO phone_numbers (phone_number_id, waba_id) VALUES ('101', '100'), ('102', '100'), ('201', '200')`)
+	one, two := "101", "102"
+	held := []store.GraphID{
+		{ID: "1", WABAID: "100", Kind: "template"}, {ID: "2", WABAID: "100", PhoneNumberID: &one, Kind: "media"}, {ID: "3", WABAID: "100", Kind: "phone"}, {ID: "4", WABAID: "999", PhoneNumberID: &one, Kind: "media"},
+	}
+	if err := s.SeeGraphIDs(ctx, held); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		as    store.GraphID
+		moves bool
+	}{
+		{store.GraphID{ID: "1", WABAID: "200", Kind: "template"}, false}, {store.GraphID{ID: "1", WABAID: "100", Kind: "flow"}, false}, {store.GraphID{ID: "1", WABAID: "100", Kind: "phone"}, false},
+		{store.GraphID{ID: "2", WABAID: "100", PhoneNumberID: &two, Kind: "media"}, false}, {store.GraphID{ID: "2", WABAID: "100", Kind: "media"}, false}, {store.GraphID{ID: "2", WABAID: "200", PhoneNumberID: &one, Kind: "media"}, false},
+		{store.GraphID{ID: "3", WABAID: "200", Kind: "template"}, false}, {store.GraphID{ID: "3", WABAID: "200", Kind: "phone"}, true}, {store.GraphID{ID: "4", WABAID: "200", Kind: "flow"}, true},
+	} {
+		for _, age := range []string{"0", "40 days"} { // nor by being old
+			exec(t, pool, `UPDATE graph_ids SET seen_at = clock_timestamp() - $1::interval WHERE id = $2::text`, age, c.as.ID)
+			err := s.SeeGraphIDs(ctx, []store.GraphID{c.as, {ID: "new " + c.as.ID, WABAID: "100", Kind: "flow"}})
+			if errors.Is(err, store.ErrGraphIDHeld) == c.moves || err != nil && c.moves {
+				t.Errorf("%+v: %v", c.as, err)
+			}
+			n, err := s.GraphNode(ctx, c.as.ID, "", nil)
+			if err != nil || n.Seen == nil {
+				t.Fatalf("%+v, %v", n.Seen, err)
+			}
+			if is := *n.Seen; (is.WABAID == c.as.WABAID && is.Kind == c.as.Kind && samePhone(is.PhoneNumberID, c.as.PhoneNumberID)) != c.moves {
+				t.Errorf("%+v became %+v", c.as, is)
+			}
+			if n, err := s.GraphNode(ctx, "new "+c.as.ID, "", nil); err != nil || n.Seen == nil {
+				t.Errorf("beside %+v another was not remembered: %v", c.as, err)
+			}
+		}
+	}
+	err := s.InTx(ctx, func(tx pgx.Tx) error { return s.SeeInboundMedia(ctx, tx, map[string]string{"1": "201", "2": "102"}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, want := range map[string][2]string{"1": {"200", "201"}, "2": {"100", "102"}} {
+		n, err := s.GraphNode(ctx, id, "", nil)
+		if err != nil || n.Seen == nil || n.Seen.WABAID != want[0] || n.Seen.PhoneNumberID == nil || *n.Seen.PhoneNumberID != want[1] || n.Seen.Kind != "media" {
+			t.Errorf("%s: %+v, %v", id, n.Seen, err)
+		}
+	}
+}
+
+func samePhone(a, b *string) bool { return a == nil && b == nil || a != nil && b != nil && *a == *b }
 
 func TestSeeInboundMedia(t *testing.T) {
 	pool := pgtest.New(t)
