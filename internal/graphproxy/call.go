@@ -96,6 +96,7 @@ func (c *call) readQuery(raw string) *Error {
 		return parameter("The query is too long")
 	}
 	var kept []string
+	asked := false // for a phone number
 	for pair := range strings.SplitSeq(raw, "&") {
 		key, value, _ := strings.Cut(pair, "=")
 		name := parameterName(key)
@@ -107,11 +108,15 @@ func (c *call) readQuery(raw string) *Error {
 		}
 		switch name {
 		case "phone_number_id":
+			exact, _ := url.QueryUnescape(key)
 			via, err := url.QueryUnescape(value)
-			if err != nil || (via != "" && !digits.MatchString(via)) || (c.via != "" && c.via != via) {
+			if err != nil || (via != "" && !digits.MatchString(via)) || asked {
 				return parameter("The parameter phone_number_id is not an id")
 			}
-			c.via = via
+			if exact != name { // Graph may not take it for the same, and then has not looked whose the media is
+				return parameter("The parameter phone_number_id must be written so")
+			}
+			c.via, asked = via, true
 		case "fields":
 			fields, err := url.QueryUnescape(value)
 			if err != nil {

@@ -182,7 +182,9 @@ func TestTokenGoesToMetaAlone(t *testing.T) {
 			if host == r.meta.URL && !strings.Contains(path, "fields") {
 				continue // which is where media are
 			}
-			r.on(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"url":"`+host+`/data","id":"8001"}`) })
+			r.on(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, `{"url":"`+host+`/data","id":"8001"}`)
+			})
 			resp, err := r.client.Get(r.gw.URL + "/v23.0" + path) //nolint:noctx // the client has a time
 			if err != nil {
 				t.Fatal(err)

@@ -32,8 +32,11 @@ type refusedBody struct{ message string }
 // Error implements error.
 func (e *refusedBody) Error() string { return e.message }
 
-func checkName(name string) error {
-	if slices.Contains(refusedNames, name) || slices.Contains(keyNames, name) {
+// names are what a body's parameters must not be called, beside those that none may.
+type names []string
+
+func (also names) check(name string) error {
+	if slices.Contains(refusedNames, name) || slices.Contains(keyNames, name) || slices.Contains(also, name) {
 		return &refusedBody{"The parameter " + name + " is not supported in a body"}
 	}
 	return nil
@@ -75,6 +78,10 @@ func guardOf(r *http.Request, c *call) (guard, string, *Error) {
 	if charset := strings.ToLower(params["charset"]); !slices.Contains([]string{"", "utf-8", "utf8", "us-ascii", "iso-8859-1"}, charset) {
 		return nil, "", parameter("The body must be UTF-8")
 	}
+	var also names
+	if kinds[c.edge] != "" {
+		also = names{"fields"} // they would say what the answer calls an id, which is learned from
+	}
 	form := kind == "application/x-www-form-urlencoded"
 	switch {
 	case c.upload() && (form || kind == "multipart/form-data" || strings.Contains(kind, "json")):
@@ -85,17 +92,18 @@ func guardOf(r *http.Request, c *call) (guard, string, *Error) {
 		if !boundaryForm.MatchString(params["boundary"]) {
 			return nil, "", parameter("The boundary of the form cannot be read")
 		}
-		return &partGuard{delimiter: []byte("--" + params["boundary"])}, full, nil
+		return &partGuard{names: also, delimiter: []byte("--" + params["boundary"])}, full, nil
 	case strings.Contains(kind, "json"):
-		return &jsonGuard{}, full, nil
+		return &jsonGuard{names: also}, full, nil
 	case form:
-		return &formGuard{}, full, nil
+		return &formGuard{names: also}, full, nil
 	}
-	return guards{&jsonGuard{}, &formGuard{}}, full, nil // nobody knows what Graph takes it for
+	return guards{&jsonGuard{names: also}, &formGuard{names: also}}, full, nil // nobody knows what Graph takes it for
 }
 
 // formGuard reads the names of an urlencoded form.
 type formGuard struct {
+	names
 	name  []byte
 	value bool // in a value
 }
@@ -108,7 +116,7 @@ func (g *formGuard) feed(p []byte) error {
 		case g.value:
 		case b == '=':
 			g.value = true
-			if err := checkName(parameterName(string(g.name))); err != nil {
+			if err := g.check(parameterName(string(g.name))); err != nil {
 				return err
 			}
 		case len(g.name) == maxName:
@@ -122,6 +130,7 @@ func (g *formGuard) feed(p []byte) error {
 
 // jsonGuard reads the names of the outermost members.
 type jsonGuard struct {
+	names
 	depth    int
 	inString bool
 	escaped  bool
@@ -174,7 +183,7 @@ func (g *jsonGuard) named() error {
 	if len(g.text) > 6*maxName || json.Unmarshal(slices.Concat([]byte{'"'}, g.text, []byte{'"'}), &name) != nil {
 		return errLongName
 	}
-	return checkName(foldName(name))
+	return g.check(foldName(name))
 }
 
 // boundaryForm is what a boundary is made of by RFC 2046, less what would need quotes read in one way only.
@@ -191,6 +200,7 @@ var (
 // partGuard reads the headers of the parts of a form. It takes every place where the delimiter stands for the beginning of a
 // part, and reads nothing that might be read in two ways.
 type partGuard struct {
+	names
 	delimiter []byte
 	tail      []byte // of what has passed, less than a delimiter
 	header    []byte
@@ -269,7 +279,7 @@ func (g *partGuard) part(header []byte) error {
 		if !plainName.MatchString(parameter) {
 			return errPart
 		}
-		if err := checkName(foldName(parameter)); err != nil {
+		if err := g.check(foldName(parameter)); err != nil {
 			return err
 		}
 	}

@@ -28,7 +28,7 @@ var bodies = []struct {
 	{"application/json", `{"a":"\\","batch":[]}`, true}, {"application/json", `{"a":"\\\"","b":{"c":"\\"},"ids":"1"}`, true}, {"application/json", `{"access_token":"x"}`, true},
 	{"application/json", `{"batch[0]":1}`, true}, {"application/json", `{} {"batch":1}`, true}, {"application/json", `{"` + strings.Repeat("x", 2000) + `":1}`, true}, {"application/json", `["batch","method"]`, false},
 	{"application/json", `{"` + strings.Repeat("x", 200) + `":"` + strings.Repeat("batch:", 2000) + `"}`, false},
-	{"application/x-www-form-urlencoded", "object=x&callback_url=https%3A%2F%2Fa%2F%3Fmethod%3Dx&fields=method&b=batch=", false},
+	{"application/x-www-form-urlencoded", "object=x&callback_url=https%3A%2F%2Fa%2F%3Fmethod%3Dx&field=method&b=batch=", false},
 	{"application/x-www-form-urlencoded", "a=1&method=delete", true}, {"application/x-www-form-urlencoded", "%62atch=[]", true}, {"application/x-www-form-urlencoded", "a&+batch[]=x", true},
 	{"application/x-www-form-urlencoded", "access.token=x", true}, {"application/x-www-form-urlencoded", strings.Repeat("+", 300) + "batch=x", true},
 	{"", `{"batch":[]}`, true}, {"text/plain", "a=1&batch=[]", true}, {"text/plain", "hello", false}, {"application/graph", `{"a":1}`, false},
@@ -156,7 +156,7 @@ func nameByGo(body string) string {
 		if err != nil {
 			return ""
 		}
-		if name := foldName(p.FormName()); checkName(name) != nil {
+		if name := foldName(p.FormName()); names(nil).check(name) != nil {
 			return name
 		}
 	}

@@ -15,7 +15,7 @@ const learnTime = 2 * time.Second
 
 // kinds says which ids the answers under an edge hold.
 var kinds = map[string]string{
-	"media": "media", "message_templates": "template", "upsert_message_templates": "template", "flows": "flow",
+	"media": "media", "message_templates": "template", "flows": "flow",
 	"uploads": "upload", "message_history": "history", "phone_numbers": "phone",
 }
 
@@ -51,21 +51,19 @@ func learned(c *call, t *target, body []byte) []store.GraphID {
 		}
 		return g
 	}
-	if t.kind == objectNode {
-		switch {
-		case t.seen == "" && c.via != "" && isMedia(c, body):
-			return []store.GraphID{of(c.id, "media")} // Meta has looked whether it is of that phone number
-		case t.stale && t.seen != "media" && t.seen != library:
-			return []store.GraphID{of(sessionID(c.id), t.seen)} // still in use
-		}
-		return nil // the token may reach more than its WABA: that it did proves nothing
+	var ids []store.GraphID
+	if t.stale && t.seen != "media" {
+		ids = append(ids, of(sessionID(c.id), t.seen)) // still in use
 	}
-	if c.method == http.MethodDelete {
-		return nil
+	if t.kind == objectNode {
+		if t.seen == "" && c.via != "" && isMedia(c, body) {
+			ids = append(ids, of(c.id, "media")) // Meta has looked whether it is of that phone number
+		}
+		return ids // the token may reach more than its WABA: that it did proves nothing
 	}
 	kind := kinds[c.edge]
-	if kind == "" || c.renamed || strings.Count(c.path, "/") > 3 {
-		return nil
+	if c.method == http.MethodDelete || kind == "" || c.renamed || strings.Count(c.path, "/") > 3 {
+		return ids
 	}
 	var shown struct {
 		ID   any `json:"id"`
@@ -74,16 +72,18 @@ func learned(c *call, t *target, body []byte) []store.GraphID {
 		} `json:"data"`
 	}
 	if json.Unmarshal(body, &shown) != nil {
-		return nil
+		return ids
 	}
-	var ids []store.GraphID
 	add := func(v any) {
 		id, _ := v.(string)
 		if id = sessionID(id); id != "" && len(id) <= maxSegment && segmentForm.MatchString(id) {
 			ids = append(ids, of(id, kind))
 		}
 	}
-	add(shown.ID)
+	if c.method != http.MethodGet {
+		add(shown.ID) // what was made, and no list, which a write has no business to show
+		return ids
+	}
 	for _, d := range shown.Data {
 		add(d.ID)
 	}

@@ -22,7 +22,7 @@ type target struct {
 	waba  string // whose bucket the call is counted in; "" for none
 	phone string // the phone number the id is, or is of; "" for none
 	token string
-	stale bool // graph_ids holds it since more than a day
+	stale bool // graph_ids has seen it last more than a day ago
 }
 
 // defaultApp is the app that a gateway with a single one may have without knowing its id (see httpapi).
