@@ -27,6 +27,12 @@ var segmentForm = regexp.MustCompile(`^[A-Za-z0-9_.:=~,@+-]+$`)
 
 var digits = regexp.MustCompile(`^[0-9]{1,32}$`)
 
+// plainFields are parameters of a field that lead to no other fields: of lists, and of a flow's preview.
+var plainFields = regexp.MustCompile(`\.(?:limit\([0-9]+\)|invalidate\((?:true|false)\))`)
+
+// mediaFields are those of a media.
+var mediaFields = []string{"", "id", "url", "mime_type", "sha256", "file_size", "messaging_product"}
+
 // call is a request, taken apart.
 type call struct {
 	method  string
@@ -36,7 +42,8 @@ type call struct {
 	path    string // version and what follows, unescaped
 	query   string // as the caller wrote it, without its key
 	via     string // phone_number_id of the query
-	nested  bool   // fields asks for fields of fields
+	nested  bool   // fields may ask for fields of fields
+	more    bool   // fields asks for what a media does not have
 	renamed bool   // fields may give members other names
 	body    bool   // a body may be sent on
 }
@@ -47,6 +54,12 @@ func (c *call) download() bool { return c.id == downloads }
 // stream says that the bytes of the call are many: it is bounded by standing still, not by its length.
 func (c *call) stream() bool {
 	return c.method == http.MethodPost && (c.upload() || c.edge == "media" || c.edge == "assets")
+}
+
+// toProve says that the call deletes what would be a media of a phone number. Graph looks at the number for a media alone: of
+// an id that is not known it has to be asked first what it is.
+func (c *call) toProve() bool {
+	return c.method == http.MethodDelete && c.edge == "" && c.via != ""
 }
 
 // parse reads a request's path and query. What could make Graph do something else than they say is refused.
@@ -122,7 +135,8 @@ func (c *call) readQuery(raw string) *Error {
 			if err != nil {
 				return parameter("The parameter fields cannot be read")
 			}
-			c.nested = c.nested || strings.ContainsAny(fields, "{}")
+			c.nested = c.nested || strings.ContainsAny(plainFields.ReplaceAllString(fields, ""), `{}()\`) // a{b} and a.fields(b)
+			c.more = c.more || slices.ContainsFunc(strings.Split(fields, ","), func(f string) bool { return !slices.Contains(mediaFields, strings.TrimSpace(f)) })
 			c.renamed = c.renamed || strings.ContainsAny(fields, `(\`) // an alias, in whatever spelling, needs one of them
 		}
 		kept = append(kept, pair)

@@ -65,7 +65,7 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, who Caller, c *c
 	kind := ""
 	if c.body && r.ContentLength != 0 {
 		var refused *Error
-		if look, kind, refused = guardOf(r, c); refused != nil {
+		if look, kind, refused = guardOf(r, who, c); refused != nil {
 			return refused
 		}
 	}
@@ -92,6 +92,11 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, who Caller, c *c
 		b = &body{from: r.Body, rc: http.NewResponseController(w), still: p.still, watch: seen, guard: look, left: limit, kind: kind}
 		defer b.finish() //nolint:errcheck // what it says is read where the call fails
 	}
+	if c.toProve() && t.kind == objectNode && t.seen == "" {
+		if proven, err := p.prove(ctx, w, r, who, c, t, e); err != nil || !proven {
+			return err
+		}
+	}
 	a, err := p.ask(ctx, r, who, c, t, b, e)
 	if b != nil {
 		n, _ := b.finish()
@@ -105,6 +110,25 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, who Caller, c *c
 	p.heed(t, a.status, a.header, a.body)
 	p.learn(r.Context(), c, t, a)
 	return p.reply(ctx, w, r, c, t, a, e)
+}
+
+// prove asks Meta whether an id is a media of the phone number named with it. Where it is not, the caller has its answer.
+func (p *Proxy) prove(ctx context.Context, w http.ResponseWriter, r *http.Request, who Caller, c *call, t *target, e *end) (bool, error) {
+	get := &call{method: http.MethodGet, version: c.version, id: c.id, path: c.path, query: "phone_number_id=" + c.via, via: c.via}
+	a, err := p.ask(ctx, r, who, get, t, nil, e)
+	if err != nil {
+		return false, err
+	}
+	defer a.close()
+	e.status = a.status
+	p.heed(t, a.status, a.header, a.body)
+	switch {
+	case a.status >= 300:
+		return false, p.reply(ctx, w, r, get, t, a, e)
+	case !isMedia(get, a.body):
+		return false, noObject()
+	}
+	return true, p.spend(ctx, who, t, p.Now())
 }
 
 // ask makes the tries of a call.

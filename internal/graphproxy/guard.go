@@ -62,7 +62,7 @@ func (all guards) feed(p []byte) error {
 }
 
 // guardOf picks the guard of a request's body, and the content type it is sent on with.
-func guardOf(r *http.Request, c *call) (guard, string, *Error) {
+func guardOf(r *http.Request, who Caller, c *call) (guard, string, *Error) {
 	if coding := r.Header.Values("Content-Encoding"); len(coding) > 1 || len(coding) == 1 && !strings.EqualFold(coding[0], "identity") {
 		return nil, "", &Error{Status: http.StatusUnsupportedMediaType, Code: codeParameter, Message: "The body must not be compressed"}
 	}
@@ -79,8 +79,8 @@ func guardOf(r *http.Request, c *call) (guard, string, *Error) {
 		return nil, "", parameter("The body must be UTF-8")
 	}
 	var also names
-	if kinds[c.edge] != "" {
-		also = names{"fields"} // they would say what the answer calls an id, which is learned from
+	if kinds[c.edge] != "" || len(who.PhoneNumbers) > 0 {
+		also = names{"fields"} // they would say what the answer calls an id, which is learned from; or show what is not the key's
 	}
 	form := kind == "application/x-www-form-urlencoded"
 	switch {

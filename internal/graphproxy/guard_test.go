@@ -50,7 +50,7 @@ func TestBodiesThatAskForMore(t *testing.T) {
 	for _, c := range bodies {
 		for _, step := range []int{1, 2, 3, 7, 1 << 20} {
 			r := &http.Request{Header: http.Header{"Content-Type": {c.kind}}}
-			g, _, e := guardOf(r, &call{})
+			g, _, e := guardOf(r, Caller{}, &call{})
 			refused := e != nil
 			for rest := []byte(c.body); !refused && len(rest) > 0; {
 				n := min(step, len(rest))

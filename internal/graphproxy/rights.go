@@ -55,18 +55,35 @@ func needs(c *call, t *target) need {
 		return need{rights: []Right{Read}, whole: c.edge == "subscriptions"}
 	case t.kind == appNode:
 		return need{rights: []Right{Admin}, whole: true}
-	case get && t.kind == objectNode && c.edge == "" && (t.seen == "" || t.seen == "media"):
-		return need{rights: []Right{Send, Read}} // a media, as far as is known
+	case t.kind == objectNode && t.seen == "":
+		return unseenNeeds(c)
+	case get && t.kind == objectNode && c.edge == "" && t.seen == "media":
+		return need{rights: []Right{Send, Read}}
 	case get:
 		return need{rights: []Right{Read}}
 	case t.kind == phoneNode:
 		return phoneNeeds(c)
 	case t.kind == wabaNode:
 		return wabaNeeds(c)
-	case c.method == http.MethodDelete && c.edge == "" && (t.seen == "media" || t.seen == "" && c.via != ""):
+	case c.method == http.MethodDelete && c.edge == "" && t.seen == "media":
 		return need{rights: []Right{Send, Manage}}
 	}
 	return need{rights: []Right{Manage}}
+}
+
+// unseenNeeds is for an id of which nothing is known. It may be whatever the token reaches, a business and its users too, so
+// a key that is bound or may send alone can do no more with it than with a media.
+func unseenNeeds(c *call) need {
+	get := c.method == http.MethodGet
+	switch {
+	case get && c.edge == "" && !c.more:
+		return need{rights: []Right{Send, Read}}
+	case get:
+		return need{rights: []Right{Read}, whole: true}
+	case c.toProve():
+		return need{rights: []Right{Send, Manage}}
+	}
+	return need{rights: []Right{Admin}, whole: true}
 }
 
 func phoneNeeds(c *call) need {

@@ -1,7 +1,10 @@
 package graphproxy
 
 import (
+	"errors"
+	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,12 +20,8 @@ func TestRights(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct {
-		method, path, rights string
-		bound                int // the status a bound key gets that has the right
-	}{
+	r.hold([]rightsRow{
 		{"POST", "/101/media", "send", 200}, {"GET", "/5001", "send read", 200}, {"DELETE", "/5001", "send manage", 200}, {"GET", "/5999", "send read", 200},
-		{"DELETE", "/5999?phone_number_id=101", "send manage", 200}, {"DELETE", "/5999", "manage", 200},
 		{"POST", "/900/uploads", "send manage", 200}, {"POST", "/upload:x", "send manage", 200}, {"GET", "/upload:x", "send manage read", 200},
 		{"GET", "/100/message_templates", "read", 200}, {"POST", "/100/message_templates", "manage", 200}, {"DELETE", "/100/message_templates?name=x", "manage", 200},
 		{"GET", "/6001", "read", 200}, {"POST", "/6001", "manage", 200}, {"POST", "/6001/unpause", "manage", 200}, {"GET", "/6001/compare", "read", 200},
@@ -35,7 +34,87 @@ func TestRights(t *testing.T) {
 		{"POST", "/100/migrate_message_templates", "manage", 403}, {"POST", "/100/flows", "manage", 200}, {"POST", "/8001/publish", "manage", 200}, {"DELETE", "/8001", "manage", 200},
 		{"GET", "/900", "read", 200}, {"POST", "/900", "admin", 403}, {"GET", "/900/subscriptions", "read", 403}, {"POST", "/900/subscriptions", "admin", 403}, {"DELETE", "/900/subscriptions", "admin", 403},
 		{"GET", "/message_template_library?search=x", "read", 200},
-	} {
+	})
+}
+
+// Of an id of which nothing is known a bound key and a sender may get a media and no more: it may be whatever the token reaches.
+func TestRightsToUnseenIDs(t *testing.T) {
+	r := newRig(t)
+	r.onlyWABA()
+	r.hold([]rightsRow{
+		{"GET", "/5999?fields=url,+mime_type,sha256,file_size,id", "send read", 200}, {"GET", "/5999?fields=name", "read", 403}, {"GET", "/5999?fields=url&fields[]=name", "read", 403},
+		{"GET", "/5999?fields=url.as(x)", "read", 400}, {"GET", "/5999?fields=name&phone_number_id=101", "read", 403}, {"GET", "/5999/owned_pages", "read", 403}, {"GET", "/5999/owned_pages?phone_number_id=101", "read", 403},
+		{"DELETE", "/5999", "admin", 403}, {"POST", "/5999", "admin", 403}, {"POST", "/5999/business_users?role=ADMIN", "admin", 403}, {"POST", "/5999/business_users?phone_number_id=101", "admin", 403},
+		{"DELETE", "/5999/business_users?phone_number_id=101", "admin", 403},
+	})
+}
+
+// onlyWABA takes the second WABA away, so that a key without a bond has but one.
+func (r *rig) onlyWABA() {
+	r.t.Helper()
+	if err := errors.Join(r.store.DeletePhoneNumber(r.t.Context(), otherPhone), r.store.DeleteWABA(r.t.Context(), other)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// A media that is not known is deleted by who may use its phone number, once Meta has said that it is one: Graph heeds the
+// number for media alone.
+func TestDeletingUnseenMedia(t *testing.T) {
+	r := newRig(t)
+	for _, right := range []Right{Send, Manage} {
+		for _, c := range []struct {
+			status, want int
+			answer       string
+			requests     []string
+		}{
+			{200, 200, `{"id":"5999","url":"https://lookaside.fbsbx.com/x","sha256":"a"}`, []string{"GET", "DELETE"}}, {200, 400, `{"id":"5999","name":"x"}`, []string{"GET"}}, {200, 400, `{"id":"5998","url":"https://lookaside.fbsbx.com/x","sha256":"a"}`, []string{"GET"}},
+			{400, 400, `{"error":{"message":"x","code":100,"error_subcode":33}}`, []string{"GET"}}, {503, 503, `{"error":{"message":"x","code":2}}`, []string{"GET", "GET", "GET"}},
+		} {
+			r.as([]string{phone}, right)
+			r.on(func(w http.ResponseWriter, req *http.Request) {
+				if req.Method == http.MethodDelete {
+					_, _ = io.WriteString(w, `{"success":true}`)
+					return
+				}
+				w.WriteHeader(c.status)
+				_, _ = io.WriteString(w, c.answer)
+			})
+			r.requests()
+			before := r.calls(waba)
+			a := r.do("DELETE", "/v23.0/5999?phone_number_id=101&x=y", "")
+			var made []string
+			for _, g := range r.requests() {
+				made = append(made, g.method)
+				if want := map[string]string{"GET": "phone_number_id=101", "DELETE": "phone_number_id=101&x=y"}[g.method]; g.path != "/v23.0/5999" || g.query != want {
+					t.Errorf("%s %s?%s", g.method, g.path, g.query)
+				}
+			}
+			if a.status != c.want || !slices.Equal(made, c.requests) || r.calls(waba)-before != len(made) {
+				t.Errorf("%s with %s: %d %s after %v", c.answer, right, a.status, a.body, made)
+			}
+		}
+	}
+	r.requests()
+	r.as([]string{phone}, Read)
+	r.wantError("a reader", r.do("DELETE", "/v23.0/5999?phone_number_id=101", ""), http.StatusForbidden, codePermission)
+	r.as([]string{phone2}, Send)
+	r.wantError("another's phone number", r.do("DELETE", "/v23.0/5999?phone_number_id=101", ""), http.StatusBadRequest, codeParameter)
+	if n := len(r.requests()); n != 0 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// rightsRow is a call, the single rights it is let through with, and the status that a bound key gets which has them.
+type rightsRow struct {
+	method, path, rights string
+	bound                int
+}
+
+// hold makes each call with each right.
+func (r *rig) hold(rows []rightsRow) {
+	t := r.t
+	t.Helper()
+	for _, c := range rows {
 		for _, right := range []Right{Send, Read, Manage, Admin} {
 			r.as([]string{phone, phone2}, right)
 			if c.bound != http.StatusOK {
@@ -118,12 +197,7 @@ func TestWhoseID(t *testing.T) {
 		}
 	}
 	// With one WABA alone there is nothing to tell apart.
-	if err := r.store.DeletePhoneNumber(t.Context(), otherPhone); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.store.DeleteWABA(t.Context(), other); err != nil {
-		t.Fatal(err)
-	}
+	r.onlyWABA()
 	r.as(nil, Admin)
 	for _, path := range []string{"/5999", "/upload:x", "/message_template_library", "/901"} {
 		r.must(http.StatusOK, "GET", "/v23.0"+path, "")
@@ -147,16 +221,32 @@ func TestRequestsThatAreNotForwarded(t *testing.T) {
 	if seen := r.requests(); len(seen) != 0 {
 		t.Errorf("Meta got %+v", seen)
 	}
-	// A bound key may not look past its phone number by fields of fields; another may.
-	const nested = "/v23.0/101?fields=whatsapp_business_account%7Bphone_numbers%7D"
-	r.must(http.StatusOK, "GET", nested, "")
+	// A bound key may not look past its phone number by fields of fields, in any syntax; another may.
+	for fields, deep := range map[string]bool{
+		"whatsapp_business_account%7Bphone_numbers%7D": true, "whatsapp_business_account.fields(id,owner_business_info)": true, "whatsapp_business_account.FIELDS+(id)": true,
+		"[%22whatsapp_business_account.fields%5Cu0028id%29%22]": true, "phone_numbers.limit(1){status}": true, "phone_numbers.limit(1).fields(status)": true, "id.as(x)": true,
+		"id,name.limit(10),preview.invalidate(false)": false, "": false,
+	} {
+		path := "/v23.0/101?fields=" + fields
+		r.as(nil, Read)
+		r.must(http.StatusOK, "GET", path, "")
+		r.as([]string{phone}, Read)
+		if a := r.do("GET", path, ""); deep {
+			r.wantError(fields, a, http.StatusBadRequest, codeParameter)
+		} else if a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", fields, a.status, a.body)
+		}
+	}
 	r.as([]string{phone}, Read)
-	r.wantError("fields of fields", r.do("GET", nested, ""), http.StatusBadRequest, codeParameter)
+	r.requests()
 	// The rest of a query goes on as it was written, without what was made for another token.
 	r.must(http.StatusOK, "GET", "/v23.0/101?b=%20x&access_token=KEY&a=1&appsecret_proof=00&b=;&access%5Ftoken=KEY&c", "")
-	if seen := r.requests(); len(seen) != 2 || seen[1].query != "b=%20x&a=1&b=;&c" {
+	if seen := r.requests(); len(seen) != 1 || seen[0].query != "b=%20x&a=1&b=;&c" {
 		t.Errorf("%+v", seen)
 	}
+	// Nor by what a write shall answer.
+	r.as([]string{phone}, Manage)
+	r.wantError("in a body", r.do("POST", "/v23.0/101/settings", `{"fields":"whatsapp_business_account{name}"}`, "Content-Type", "application/json"), http.StatusBadRequest, codeParameter)
 }
 
 // An account without a token, an app without a secret: said so, and nothing goes out.
