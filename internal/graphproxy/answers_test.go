@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -260,6 +261,61 @@ func TestWaitingForTheBucket(t *testing.T) {
 	r.who.GiveUp = stop
 	close(stop)
 	r.wantError("the end", r.do("GET", "/v23.0/101", ""), http.StatusTooManyRequests, codeManagement)
+}
+
+// Calls that wait for their WABA take no place from others, and are not too many; where the wait was for nothing no other
+// begins.
+func TestWaitingTakesNoPlace(t *testing.T) {
+	r := newRig(t)
+	r.proxy.slots = make(chan struct{}, 1)
+	stop, waits := make(chan struct{}), make(chan struct{}, 2*maxWaiting)
+	r.who.Wait, r.who.GiveUp = time.Hour, stop
+	r.proxy.take = func(_ context.Context, id string) (bool, time.Time, error) {
+		if id == other {
+			return true, time.Time{}, nil
+		}
+		waits <- struct{}{}
+		return false, time.Now().Add(time.Minute), nil
+	}
+	done := make(chan reply, maxWaiting)
+	for range maxWaiting {
+		go func() { done <- r.do("GET", "/v23.0/101", "") }()
+	}
+	for range maxWaiting {
+		<-waits
+	}
+	r.must(http.StatusOK, "GET", "/v23.0/201", "")
+	for full := false; !full; { // until the last of them has begun to wait
+		r.proxy.waiting.mu.Lock()
+		full = r.proxy.waiting.calls[waba] == maxWaiting
+		r.proxy.waiting.mu.Unlock()
+		runtime.Gosched()
+	}
+	r.wantError("one more", r.do("GET", "/v23.0/101", ""), http.StatusTooManyRequests, codeManagement)
+	close(stop)
+	for range maxWaiting {
+		r.wantError("a waiting call", <-done, http.StatusTooManyRequests, codeManagement)
+	}
+	if len(r.proxy.slots) != 0 || len(r.proxy.waiting.calls) != 0 {
+		t.Errorf("places are still taken: %d, %v", len(r.proxy.slots), r.proxy.waiting.calls)
+	}
+
+	// What the bucket has taken of a caller's wait is not there for a place.
+	r.who.GiveUp = nil
+	r.proxy.slots <- struct{}{}
+	var late atomic.Bool
+	r.proxy.Now = func() time.Time {
+		if late.Load() {
+			return time.Now().Add(time.Hour)
+		}
+		return time.Now()
+	}
+	r.proxy.take = func(context.Context, string) (bool, time.Time, error) {
+		late.Store(true) // an hour has passed
+		return true, time.Time{}, nil
+	}
+	r.wantError("no place", r.do("GET", "/v23.0/101", ""), http.StatusServiceUnavailable, codeService)
+	<-r.proxy.slots
 }
 
 // After a throttle of Meta's the WABA's calls rest as long as it says, on this gateway: each would prolong it.

@@ -17,7 +17,36 @@ const (
 	// throttleWait is how long a WABA's calls rest after a throttle of Meta's that does not say how long.
 	throttleWait = time.Minute
 	maxHeld      = 4096 // WABAs that rest at once
+	maxWaiting   = 64   // calls that wait at once for one WABA
 )
+
+// queue counts the calls that wait for their WABA, which hold nothing else that is bounded.
+type queue struct {
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+// enter says whether one more may wait; it must leave then.
+func (q *queue) enter(waba string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.calls[waba] >= maxWaiting {
+		return false
+	}
+	if q.calls == nil {
+		q.calls = map[string]int{}
+	}
+	q.calls[waba]++
+	return true
+}
+
+func (q *queue) leave(waba string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.calls[waba]--; q.calls[waba] == 0 {
+		delete(q.calls, waba)
+	}
+}
 
 // held remembers which WABAs Meta has throttled: a call made before their time prolongs it.
 type held struct {
@@ -72,10 +101,12 @@ func (p *Proxy) spend(ctx context.Context, who Caller, t *target, until time.Tim
 			}
 			wait = max(again.Sub(p.Now()), 10*time.Millisecond) // the database has a clock of its own
 		}
-		if p.Now().Add(wait).After(until) {
+		if p.Now().Add(wait).After(until) || !p.waiting.enter(t.waba) {
 			return throttled(wait)
 		}
-		if err := pause(ctx, who.GiveUp, wait); err != nil {
+		err := pause(ctx, who.GiveUp, wait)
+		p.waiting.leave(t.waba)
+		if err != nil {
 			return throttled(wait)
 		}
 	}

@@ -107,7 +107,7 @@ func (p *Proxy) download(w http.ResponseWriter, r *http.Request, who Caller, c *
 		return err
 	}
 	e.waba = t.waba
-	release, err := p.room(r.Context(), who, p.streams)
+	release, err := p.room(r.Context(), who, p.streams, p.Now().Add(who.wait()))
 	if err != nil {
 		return err
 	}
@@ -127,9 +127,7 @@ func (p *Proxy) download(w http.ResponseWriter, r *http.Request, who Caller, c *
 	rw := p.rewriter(r, c, t)
 	rw.headers(w.Header(), answer.Header, answerHeaders)
 	rw.headers(w.Header(), answer.Header, fileHeaders)
-	// A user may have sent anything: no browser shall take it for a page of the gateway's.
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.Header().Set("Content-Security-Policy", "default-src 'none'; sandbox")
+	noPage(w.Header())
 	w.WriteHeader(answer.StatusCode)
 	e.status = answer.StatusCode
 	n, err := p.pass(w, answer.Body, watch)
@@ -140,6 +138,12 @@ func (p *Proxy) download(w http.ResponseWriter, r *http.Request, who Caller, c *
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+// noPage is for files: a user may have sent anything, and no browser shall take it for a page of the gateway's.
+func noPage(h http.Header) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
 }
 
 // mayDownload holds a bound key to what its phone numbers may see.
@@ -209,8 +213,11 @@ func (p *Proxy) noFile(answer *http.Response) *Error {
 	return &Error{Status: http.StatusBadGateway, Code: codeService, Message: "The file could not be got", Transient: true, cause: fmt.Errorf("the file's server answered %d", status)}
 }
 
-// errStill is why a stream was cut.
-var errStill = errors.New("no byte came or went for too long")
+// Why a stream was cut.
+var (
+	errStill = errors.New("no byte came or went for too long")
+	errSlow  = errors.New("the whole took too long")
+)
 
 // pass copies a file to the caller.
 func (p *Proxy) pass(w http.ResponseWriter, from io.Reader, watch *watch) (int64, error) {

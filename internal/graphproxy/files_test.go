@@ -1,15 +1,18 @@
 package graphproxy
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"hash"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -397,5 +400,69 @@ func TestStreamsThatStandStill(t *testing.T) {
 	}
 	if err == nil && resp.StatusCode == http.StatusOK { // a slow machine may not have begun: then it is an error
 		t.Error("a file that stands still was taken for whole")
+	}
+}
+
+// A stream that moves has its end too: a byte now and then holds no place for ever, neither up nor down.
+func TestStreamsThatTakeTooLong(t *testing.T) {
+	r := newRig(t)
+	r.knowMedia()
+	link := r.link(r.meta.URL + "/file")
+	r.proxy.streamTime = 100 * time.Millisecond
+	drip := func(to io.Writer, until <-chan struct{}) {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-until:
+				return
+			}
+			if _, err := to.Write([]byte("x")); err != nil {
+				return
+			}
+			if w, ok := to.(http.ResponseWriter); ok {
+				_ = http.NewResponseController(w).Flush()
+			}
+		}
+	}
+	r.on(func(w http.ResponseWriter, req *http.Request) { drip(w, req.Context().Done()) })
+	get, err := http.NewRequestWithContext(t.Context(), http.MethodGet, link, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := r.client.Do(get)
+	if err == nil {
+		_, err = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	}
+	if err == nil && resp.StatusCode == http.StatusOK {
+		t.Error("a part was taken for the whole")
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the caller had to end it: %v", err)
+	}
+	r.on(func(_ http.ResponseWriter, req *http.Request) { _, _ = io.Copy(io.Discard, req.Body) })
+	in, out := io.Pipe()
+	end := make(chan struct{})
+	var work sync.WaitGroup
+	work.Go(func() { drip(out, end) })
+	post, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.gw.URL+"/v23.0/101/media", in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err = r.client.Do(post)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusGatewayTimeout {
+		t.Errorf("an upload without end: %d", resp.StatusCode)
+	}
+	close(end)
+	_ = in.Close()
+	work.Wait()
+	if len(r.proxy.streams) != 0 {
+		t.Errorf("%d places are still taken", len(r.proxy.streams))
 	}
 }

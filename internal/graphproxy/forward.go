@@ -69,14 +69,15 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, who Caller, c *c
 			return refused
 		}
 	}
-	release, err := p.room(r.Context(), who, pool)
+	until := p.Now().Add(who.wait())
+	if err := p.spend(r.Context(), who, t, until); err != nil { // first: a call that waits for its WABA takes no other's place
+		return err
+	}
+	release, err := p.room(r.Context(), who, pool, until)
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := p.spend(r.Context(), who, t, p.Now().Add(who.wait())); err != nil {
-		return err
-	}
 
 	var ctx context.Context
 	var b *body
@@ -309,6 +310,9 @@ func (p *Proxy) fault(ctx context.Context, read bool, b *body, err error) error 
 			return refused
 		} else if why != nil {
 			return &Error{Status: http.StatusBadRequest, Code: codeParameter, Message: "The body did not come whole", cause: why}
+		}
+		if ctx.Err() != nil {
+			b.drop()
 		}
 	}
 	return p.broken(ctx, read, err)

@@ -26,6 +26,7 @@ import (
 const (
 	callTime    = 30 * time.Second       // of a call without a stream, its tries and the waits between them
 	stillTime   = 60 * time.Second       // for which a stream may stand still
+	streamTime  = 30 * time.Minute       // of a stream: 100 MB at 60 kB/s
 	firstWait   = 500 * time.Millisecond // before the second try of a read
 	presetWait  = 20 * time.Second       // for a call of the bucket
 	slots       = 64                     // calls at once
@@ -82,6 +83,7 @@ type Proxy struct {
 	transport *http.Transport
 	take      func(ctx context.Context, wabaID string) (bool, time.Time, error)
 	held      held
+	waiting   queue
 	buffers   sync.Pool
 	slots     chan struct{}
 	streams   chan struct{}
@@ -89,7 +91,7 @@ type Proxy struct {
 	calls     *prometheus.CounterVec
 	bytes     *prometheus.CounterVec
 
-	callTime, still, firstWait time.Duration
+	callTime, still, streamTime, firstWait time.Duration
 }
 
 // New makes a Proxy. It starts nothing.
@@ -108,7 +110,7 @@ func New(d Deps) (*Proxy, error) {
 	p := &Proxy{
 		Deps: d, graph: *u, take: d.Store.TakeManagementCall,
 		slots: make(chan struct{}, slots), streams: make(chan struct{}, streams), large: make(chan struct{}, largeOnes),
-		callTime: callTime, still: stillTime, firstWait: firstWait,
+		callTime: callTime, still: stillTime, streamTime: streamTime, firstWait: firstWait,
 		transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: dialTime, KeepAlive: 30 * time.Second}).DialContext,
 			Protocols: protocols, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}, TLSHandshakeTimeout: dialTime,
@@ -202,15 +204,15 @@ func (p *Proxy) note(ctx context.Context, e *end, err error) {
 	p.Logger.Log(ctx, level, "graph call", attrs...)
 }
 
-// room waits for one of a bounded number of places.
-func (p *Proxy) room(ctx context.Context, who Caller, places chan struct{}) (release func(), err error) {
+// room waits until then for one of a bounded number of places.
+func (p *Proxy) room(ctx context.Context, who Caller, places chan struct{}, until time.Time) (release func(), err error) {
 	release = func() { <-places }
 	select {
 	case places <- struct{}{}:
 		return release, nil
 	default:
 	}
-	timer := time.NewTimer(who.wait())
+	timer := time.NewTimer(until.Sub(p.Now()))
 	defer timer.Stop()
 	select {
 	case places <- struct{}{}:

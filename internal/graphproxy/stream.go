@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// watch ends a stream that stands still.
+// watch ends a stream that stands still, or takes too long.
 type watch struct {
 	timer *time.Timer
 	after time.Duration
@@ -21,12 +21,14 @@ func (w *watch) moved() {
 	}
 }
 
-// watched gives a context that ends when nothing has moved for too long.
+// watched gives a context that ends when nothing has moved for too long, and when the whole takes too long: a byte a minute
+// is no reason to hold a place for ever.
 func (p *Proxy) watched(ctx context.Context) (context.Context, *watch, context.CancelFunc) {
+	ctx, end := context.WithTimeoutCause(ctx, p.streamTime, errSlow)
 	ctx, cancel := context.WithCancelCause(ctx)
 	w := &watch{after: p.still}
 	w.timer = time.AfterFunc(p.still, func() { cancel(errStill) })
-	return ctx, w, func() { w.timer.Stop(); cancel(nil) }
+	return ctx, w, func() { w.timer.Stop(); cancel(nil); end() }
 }
 
 var (
@@ -48,6 +50,7 @@ type body struct {
 
 	mu   sync.Mutex
 	over bool  // the handler has returned, and the connection is no longer this call's
+	all  bool  // it has come to its end
 	err  error // why the body did not come whole, io.EOF aside
 }
 
@@ -75,7 +78,7 @@ func (b *body) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.bytes += int64(n)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if b.all = errors.Is(err, io.EOF); err != nil && !b.all {
 		b.err = err
 	}
 	if n > 0 {
@@ -93,4 +96,14 @@ func (b *body) finish() (n int64, err error) {
 	defer b.mu.Unlock()
 	b.over = true
 	return b.bytes, b.err
+}
+
+// drop ends the waiting for what is left of a body when the time of its call is over: the server would read on before it
+// sends the answer.
+func (b *body) drop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.all {
+		_ = b.rc.SetReadDeadline(time.Now()) // not every connection has deadlines
+	}
 }
