@@ -79,8 +79,9 @@ func TestAnswersThatAreNotGraphs(t *testing.T) {
 		w.Header().Set("Content-Type", "image/png")
 		_, _ = io.WriteString(w, file)
 	})
-	if a := r.must(http.StatusOK, "GET", "/v23.0/101/picture", ""); a.body != file || a.header.Get("Content-Type") != "image/png" {
-		t.Errorf("%d bytes of %s", len(a.body), a.header.Get("Content-Type"))
+	if a := r.must(http.StatusOK, "GET", "/v23.0/101/picture", ""); a.body != file || a.header.Get("Content-Type") != "image/png" ||
+		a.header.Get("X-Content-Type-Options") != "nosniff" || !strings.Contains(a.header.Get("Content-Security-Policy"), "sandbox") {
+		t.Errorf("%d bytes, %v", len(a.body), a.header)
 	}
 	// An answer without a body too.
 	r.says(http.StatusOK, "")

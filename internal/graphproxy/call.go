@@ -82,6 +82,9 @@ func parse(r *http.Request) (*call, *Error) {
 		}
 		segments[i] = plain
 	}
+	if !Version.MatchString(segments[0]) {
+		return nil, parameter("Unsupported request: the path must begin with a version of the Graph API")
+	}
 	c := &call{
 		method: r.Method, version: segments[0], id: segments[1], path: "/" + strings.Join(segments, "/"),
 		body: r.Method != http.MethodGet,

@@ -255,7 +255,7 @@ func (p *Proxy) reply(ctx context.Context, w http.ResponseWriter, r *http.Reques
 	if a.file != nil {
 		rw.headers(w.Header(), a.header, answerHeaders)
 		rw.headers(w.Header(), a.header, fileHeaders)
-		w.Header().Set("X-Content-Type-Options", "nosniff")
+		noPage(w.Header())
 		w.WriteHeader(a.status)
 		if _, err := p.pass(w, a.file, nil); err != nil {
 			e.failed = err

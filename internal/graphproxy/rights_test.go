@@ -244,7 +244,15 @@ func TestRequestsThatAreNotForwarded(t *testing.T) {
 	if seen := r.requests(); len(seen) != 1 || seen[0].query != "b=%20x&a=1&b=;&c" {
 		t.Errorf("%+v", seen)
 	}
-	// Nor by what a write shall answer.
+	// The version goes on as it is read, and is one.
+	r.must(http.StatusOK, "GET", "/v23%2E0/101", "")
+	if seen := r.requests(); len(seen) != 1 || seen[0].path != "/v23.0/101" {
+		t.Errorf("%+v", seen)
+	}
+	for _, path := range []string{"/v23%252E0/101", "/v1/101", "/101/101"} {
+		r.wantError(path, r.do("GET", path, ""), http.StatusBadRequest, codeParameter)
+	}
+	// A bound key asks for fields of fields by what a write shall answer neither.
 	r.as([]string{phone}, Manage)
 	r.wantError("in a body", r.do("POST", "/v23.0/101/settings", `{"fields":"whatsapp_business_account{name}"}`, "Content-Type", "application/json"), http.StatusBadRequest, codeParameter)
 }
