@@ -5,14 +5,19 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/url"
 )
 
 // Receipt forwards a read receipt, with or without a typing indicator: no message, so it passes no queue and no limit of
-// messages. It is tried once: a typing indicator is worth nothing later. Source: Meta's pages on read receipts and typing
+// messages, and it is no management call. It is tried once: a typing indicator is worth nothing later. Source: Meta's pages on read receipts and typing
 // indicators. An error it returns was not written yet.
 func (p *Proxy) Receipt(w http.ResponseWriter, r *http.Request, who Caller, version, phone string, body []byte) (err error) {
 	e := &end{edge: "receipt"}
 	defer func() { p.note(r.Context(), e, err) }()
+	version, err = url.PathUnescape(version)
+	if err != nil || !Version.MatchString(version) {
+		return NoRoute(http.StatusNotFound)
+	}
 	c := &call{method: http.MethodPost, version: version, id: phone, edge: "messages", path: "/" + version + "/" + phone + "/messages", body: true}
 	if !digits.MatchString(phone) || !who.mayUse(phone) {
 		return noObject()
@@ -29,7 +34,7 @@ func (p *Proxy) Receipt(w http.ResponseWriter, r *http.Request, who Caller, vers
 	if n.PhoneWABA == "" {
 		return noObject()
 	}
-	t := &target{kind: phoneNode, waba: n.PhoneWABA, phone: phone}
+	t := &target{kind: phoneNode, waba: n.PhoneWABA, phone: phone, free: true}
 	if err := p.open(look, c, t); err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ type target struct {
 	waba  string // whose bucket the call is counted in; "" for none
 	phone string // the phone number the id is, or is of; "" for none
 	token string
+	free  bool // no management call
 	stale bool // graph_ids has seen it last more than a day ago
 }
 

@@ -179,6 +179,15 @@ func TestGraphIDsOfOurs(t *testing.T) {
 		` application/json {"messaging_product":"whatsapp","status":"read","message_id":"wamid.2"}` {
 		t.Errorf("Meta saw %q", receipts[len(receipts)-1])
 	}
+	// Its version goes on as it is meant, and none of this is a management call.
+	if a := g.graph("POST", "/v23%2E0/"+phone+"/messages", `{"status":"read","message_id":"wamid.3"}`, "Authorization", "Bearer "+adminKey); a.status != http.StatusOK ||
+		!strings.HasPrefix(receipts[len(receipts)-1], "POST "+graphPath+" ") {
+		t.Errorf("Meta saw %q", receipts[len(receipts)-1])
+	}
+	var calls int
+	if err := g.pool.QueryRow(t.Context(), `SELECT coalesce(sum(calls), 0)::integer FROM management_calls`).Scan(&calls); err != nil || calls != 0 {
+		t.Errorf("%d management calls, %v", calls, err)
+	}
 	receipts = receipts[:2]
 	if len(receipts) != 2 || !strings.HasPrefix(receipts[0], "POST "+graphPath+" Bearer "+metaToken) || !strings.Contains(receipts[0], `"wamid.W"`) || strings.Contains(receipts[0], id) ||
 		!strings.Contains(receipts[0], "typing_indicator") || !strings.Contains(receipts[1], `"wamid.OfAUser"`) {
