@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -209,26 +208,5 @@ func TestRunEnds(t *testing.T) {
 	}
 	if r.warnings() != 0 {
 		t.Errorf("warned: %s", r.log)
-	}
-}
-
-func TestIsManagement(t *testing.T) {
-	var is, not []string
-	for _, call := range []string{
-		"GET /v23.0/100", "GET 100", "GET /v23.0/100/phone_numbers", "POST /v23.0/100/phone_numbers", "GET 100/message_templates",
-		"POST /100/message_templates", "DELETE /v23.0/100/message_templates", "GET /100/subscribed_apps", "POST /100/subscribed_apps",
-		"DELETE /100/subscribed_apps/", "GET /100/assigned_users", "POST /100/assigned_users", "DELETE /100/assigned_users",
-		"POST /v23.0/200/messages", "POST /200", "GET /", "GET /v23.0", "DELETE /100/phone_numbers", "PUT /100/message_templates",
-		"GET /200/whatsapp_business_profile", "POST /200/register", "POST /200/media", "GET /100/phone_numbers/x", "DELETE /300",
-	} {
-		method, path, _ := strings.Cut(call, " ")
-		if account.IsManagement(method, path) {
-			is = append(is, call)
-		} else {
-			not = append(not, call)
-		}
-	}
-	if len(is) != 13 || slices.Contains(not, "DELETE /100/assigned_users") || !slices.Contains(not, "POST /v23.0/200/messages") {
-		t.Errorf("management calls: %q, others: %q", is, not)
 	}
 }

@@ -77,7 +77,8 @@ func (h *held) rest(waba string, now time.Time) time.Duration {
 }
 
 // counts says whether a call to a WABA is one of its management calls of the hour: everything is that is made with its
-// token. Meta itself counts less (account.IsManagement); what media take of the hour is the price of one promise for all.
+// token. Meta itself counts less: reads of a WABA, its templates, phone numbers, subscribed apps and users; what media take
+// of the hour is the price of one promise for all.
 func counts(t *target) bool { return t.waba != "" && !t.free }
 
 // spend takes one call out of the WABA's bucket, waiting for it until then where that is no waste.
