@@ -164,7 +164,7 @@ func (s *stage) busy(ctx context.Context) (sum int, err error) {
 // busiest waits for a worker with enough in flight and gives the one with the most, frozen ones aside.
 func (s *stage) busiest(ctx context.Context) (*process, error) {
 	var best *process
-	for range 100 {
+	for range 300 {
 		counts, err := s.sending(ctx)
 		if err != nil && ctx.Err() != nil {
 			return nil, err

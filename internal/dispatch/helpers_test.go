@@ -118,7 +118,12 @@ func newRig(t *testing.T, pool *pgxpool.Pool, workerID, baseURL string) *rig {
 func (r *rig) hold(t *testing.T, wabas ...string) {
 	t.Helper()
 	for _, id := range wabas {
-		r.wabas[id] = &waba{id: id, line: limiter.NewLine(limiter.Limit{}, r.cfg.Lead), since: time.Now()}
+		exec(t, r.pool, `
+			INSERT INTO leases (waba_id, worker_id, epoch, expires_at) VALUES ($1::text, $2::text, 1, clock_timestamp() + interval '1 hour')
+			ON CONFLICT DO NOTHING`, id, r.cfg.Owner.WorkerID())
+		lease := &owner.Lease{WABAID: id}
+		scan(t, r.pool, &lease.Epoch, `SELECT epoch FROM leases WHERE waba_id = $1::text`, id)
+		r.wabas[id] = &waba{id: id, lease: lease, line: limiter.NewLine(limiter.Limit{}, r.cfg.Lead), since: time.Now()}
 	}
 	r.reread(t)
 }

@@ -135,14 +135,18 @@ func (d *Dispatcher) mark(ctx context.Context, marks []store.Mark) ([]batch.Resu
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	// Rows are locked in the order of their ids everywhere, so that sets never wait for each other in a circle.
-	sorted := slices.SortedFunc(slices.Values(marks), func(a, b store.Mark) int { return compare(a.ID, b.ID) })
+	sorted := slices.SortedStableFunc(slices.Values(marks), func(a, b store.Mark) int { return compare(a.ID, b.ID) })
+	sorted = slices.CompactFunc(sorted, func(a, b store.Mark) bool { return a.ID == b.ID })
 	marked, err := d.store.MarkTries(ctx, d.cfg.Owner.WorkerID(), sorted)
 	if err != nil {
 		return nil, err
 	}
+	// Two runs may ask for one message at the same moment, when a job was given back that is still being worked: the try is
+	// the first one's alone.
 	out := make([]batch.Result[bool], len(marks))
 	for i, m := range marks {
 		out[i].Out = marked[m.ID]
+		delete(marked, m.ID)
 	}
 	return out, nil
 }

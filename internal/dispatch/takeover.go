@@ -27,9 +27,10 @@ const (
 func (d *Dispatcher) takeOver(ctx context.Context) error {
 	d.mu.RLock()
 	var phones []string
+	wabas, epochs := map[string]string{}, map[string]int64{}
 	for phone, ln := range d.lanes {
 		if !ln.waba.gone {
-			phones = append(phones, phone)
+			phones, wabas[phone], epochs[ln.waba.id] = append(phones, phone), ln.waba.id, ln.waba.lease.Epoch
 		}
 	}
 	d.mu.RUnlock()
@@ -53,17 +54,21 @@ func (d *Dispatcher) takeOver(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var back []queue.Ref
-	var unsent []store.Reopen
+	type mine struct {
+		waba string
+		ref  queue.Ref
+		re   *store.Reopen
+	}
+	var back []mine
 	var ended, unknown []ending
 	for _, r := range running {
 		t, ok := states[r.MessageID]
 		switch judge(t, ok, r.ClaimedBy == me, d.cfg.PostTimeout) {
 		case giveBack:
-			back = append(back, r.Ref)
+			back = append(back, mine{waba: wabas[r.PhoneNumberID], ref: r.Ref})
 		case giveBackUnsent:
-			back = append(back, r.Ref)
-			unsent = append(unsent, store.Reopen{ID: t.ID, Try: t.Try, Event: "try.unsent", At: time.Now(), Reason: "worker_gone_before_slot"})
+			re := store.Reopen{ID: t.ID, Try: t.Try, Event: "try.unsent", At: time.Now(), Reason: "worker_gone_before_slot"}
+			back = append(back, mine{wabas[r.PhoneNumberID], r.Ref, &re})
 		case makeUnknown:
 			o := d.unknown(store.Outbound{ID: t.ID}, t.Try, "worker_gone", time.Now())
 			unknown = append(unknown, ending{ref: r.Ref, outcome: o})
@@ -72,14 +77,31 @@ func (d *Dispatcher) takeOver(ctx context.Context) error {
 		case leave:
 		}
 	}
+	known := 0
 	if len(back) > 0 {
 		err := d.store.InTx(ctx, func(tx pgx.Tx) error {
+			// A worker that has hung wakes up in the belief that it owns: what the next owner works on is not its to give back.
+			held, err := d.store.HoldLeases(ctx, tx, me, epochs)
+			if err != nil {
+				return err
+			}
+			var unsent []store.Reopen
+			var refs []queue.Ref
+			for _, b := range back {
+				if !held[b.waba] {
+					continue
+				}
+				if refs = append(refs, b.ref); b.re != nil {
+					unsent = append(unsent, *b.re)
+				}
+			}
+			known = len(unsent)
 			if len(unsent) > 0 {
 				if _, err := d.store.ReopenTries(ctx, tx, unsent); err != nil {
 					return err
 				}
 			}
-			_, err := d.client.GiveBack(ctx, tx, back)
+			_, err = d.client.GiveBack(ctx, tx, refs)
 			return err
 		})
 		if err != nil {
@@ -110,7 +132,7 @@ func (d *Dispatcher) takeOver(ctx context.Context) error {
 	}
 	if n := len(back) + len(ended) + len(unknown); n > 0 {
 		d.metrics.takenOver.Add(float64(n))
-		d.log.InfoContext(ctx, "took jobs over", "given_back", len(back), "known_unsent", len(unsent), "ended", len(ended), "unknown", len(unknown))
+		d.log.InfoContext(ctx, "took jobs over", "given_back", len(back), "known_unsent", known, "ended", len(ended), "unknown", len(unknown))
 	}
 	return nil
 }

@@ -89,8 +89,10 @@ func (c *Client) GiveBack(ctx context.Context, q Querier, refs []Ref) (map[int64
 type Running struct {
 	Ref
 	MessageID uuid.UUID
-	ClaimedBy string
-	ClaimedAt time.Time
+	// PhoneNumberID is that of its lane.
+	PhoneNumberID string
+	ClaimedBy     string
+	ClaimedAt     time.Time
 }
 
 // RunningJobs lists up to limit running jobs of the given phone numbers' lanes, of this client only those claimed longer
@@ -101,7 +103,7 @@ func (c *Client) RunningJobs(ctx context.Context, q Querier, phoneNumberIDs []st
 		lanes[i] = Lane(id)
 	}
 	rows, err := q.Query(ctx, `
-		SELECT j.id, j.attempt, j.args, coalesce(j.attempted_by[array_upper(j.attempted_by, 1)], ''), coalesce(j.attempted_at, j.created_at)
+		SELECT j.id, j.attempt, j.args, j.queue, coalesce(j.attempted_by[array_upper(j.attempted_by, 1)], ''), coalesce(j.attempted_at, j.created_at)
 		FROM unnest($1::text[]) AS l(lane)
 		CROSS JOIN LATERAL (
 			SELECT * FROM river_job r WHERE r.state = 'running' AND r.queue = l.lane
@@ -115,14 +117,15 @@ func (c *Client) RunningJobs(ctx context.Context, q Querier, phoneNumberIDs []st
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Running, error) {
 		var r Running
 		var args []byte
-		if err := row.Scan(&r.ID, &r.Attempt, &args, &r.ClaimedBy, &r.ClaimedAt); err != nil {
+		var lane string
+		if err := row.Scan(&r.ID, &r.Attempt, &args, &lane, &r.ClaimedBy, &r.ClaimedAt); err != nil {
 			return r, err
 		}
 		var a SendArgs
 		if err := json.Unmarshal(args, &a); err != nil {
 			return r, fmt.Errorf("arguments of job %d: %w", r.ID, err)
 		}
-		r.MessageID = a.ID
+		r.MessageID, r.PhoneNumberID = a.ID, PhoneNumberID(lane)
 		return r, nil
 	})
 }

@@ -211,7 +211,7 @@ func TestRunningJobs(t *testing.T) {
 		claim(t, pool, r.ID, "worker-old")
 		ref := claim(t, pool, r.ID, "worker-new")
 		if i%3 != 2 {
-			want[r.ID] = Running{Ref: ref, MessageID: r.message(t), ClaimedBy: "worker-new"}
+			want[r.ID] = Running{Ref: ref, MessageID: r.message(t), PhoneNumberID: []string{"1", "2", "3"}[i%3], ClaimedBy: "worker-new"}
 		}
 	}
 	before := time.Now().Add(-time.Minute)

@@ -53,6 +53,8 @@ type Settled struct {
 	Waits string
 	// Told says that the message had been put off for the same reason before.
 	Told bool
+	// At is when it was decided, by the database.
+	At time.Time
 }
 
 // Patience is how deadlines of unknown tries are looked at.
@@ -135,7 +137,7 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 		FROM due WHERE m.id = due.id AND m.settle_by IS NOT NULL
 		RETURNING m.id, m.phone_number_id, m.priority, m.try,
 		          CASE WHEN due.waits = '' AND m.status IN ('unknown', 'failed', 'queued') THEN due.policy ELSE '' END,
-		          due.waits, due.waits = coalesce(due.waited, '')`, p.Limit, p.WorkerID, p.After.Seconds(), phones, p.Grace.Seconds(), accepted)
+		          due.waits, due.waits = coalesce(due.waited, ''), now()`, p.Limit, p.WorkerID, p.After.Seconds(), phones, p.Grace.Seconds(), accepted)
 	if err != nil {
 		return nil, fmt.Errorf("settling unknown messages: %w", err)
 	}
@@ -144,13 +146,12 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 		return nil, fmt.Errorf("settling unknown messages: %w", err)
 	}
 	events := make([]Event, 0, len(settled))
-	now := time.Now()
 	for _, m := range settled {
 		switch {
 		case m.OnUnknown != "":
-			events = append(events, Event{MessageID: m.ID, Kind: "settled", Try: m.Try, At: now, Detail: map[string]any{"as": m.OnUnknown, "by": "deadline"}})
+			events = append(events, Event{MessageID: m.ID, Kind: "settled", Try: m.Try, At: m.At, Detail: map[string]any{"as": m.OnUnknown, "by": "deadline"}})
 		case m.Waits != "" && !m.Told:
-			events = append(events, Event{MessageID: m.ID, Kind: "settle_put_off", Try: m.Try, At: now, Detail: map[string]any{"waits": m.Waits}})
+			events = append(events, Event{MessageID: m.ID, Kind: "settle_put_off", Try: m.Try, At: m.At, Detail: map[string]any{"waits": m.Waits}})
 		}
 	}
 	return settled, s.InsertEvents(ctx, tx, events)

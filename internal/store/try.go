@@ -207,6 +207,31 @@ func (s *Store) TryStates(ctx context.Context, ids []uuid.UUID, heartbeatTTL tim
 	return found, nil
 }
 
+// HoldLeases says which of the WABAs a worker still owns, by the epochs under which it believes to, and keeps them from
+// being taken by another until the transaction ends: for two seconds at most, should the worker stand still in the midst.
+func (s *Store) HoldLeases(ctx context.Context, tx pgx.Tx, workerID string, epochs map[string]int64) (map[string]bool, error) {
+	wabas, at := make([]string, 0, len(epochs)), make([]int64, 0, len(epochs))
+	for waba, epoch := range epochs {
+		wabas, at = append(wabas, waba), append(at, epoch)
+	}
+	if _, err := tx.Exec(ctx, `SELECT set_config('idle_in_transaction_session_timeout', '2000', true)`); err != nil {
+		return nil, fmt.Errorf("holding the leases of %d WABAs: %w", len(epochs), err)
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT l.waba_id FROM unnest($2::text[], $3::bigint[]) AS u(waba, epoch)
+		JOIN leases l ON l.waba_id = u.waba AND l.epoch = u.epoch
+		WHERE l.worker_id = $1::text AND l.expires_at > clock_timestamp() ORDER BY l.waba_id FOR SHARE OF l`, workerID, wabas, at)
+	if err != nil {
+		return nil, fmt.Errorf("holding the leases of %d WABAs: %w", len(epochs), err)
+	}
+	held := make(map[string]bool, len(epochs))
+	var waba string
+	if _, err := pgx.ForEachRow(rows, []any{&waba}, func() error { held[waba] = true; return nil }); err != nil {
+		return nil, fmt.Errorf("holding the leases of %d WABAs: %w", len(epochs), err)
+	}
+	return held, nil
+}
+
 // LockWaiting locks messages and says which of them wait to be sent.
 func (s *Store) LockWaiting(ctx context.Context, tx pgx.Tx, ids []uuid.UUID) (map[uuid.UUID]bool, error) {
 	lo, hi := bounds(ids)
