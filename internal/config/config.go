@@ -55,7 +55,7 @@ type Config struct {
 	UnknownAfter time.Duration
 
 	// Lease (WAGATE_LEASE, 1s to 1m, preset 5s) is how long a worker owns a WABA without a word of it: a dead worker's WABAs
-	// stand still that long, and a worker that stalls for four fifths of it stops sending. All workers want the same.
+	// stand still that long, and a worker stops sending a second (at most a fifth of it) before it ends unrenewed. All want the same.
 	Lease time.Duration
 
 	// BackoffMax (WAGATE_BACKOFF_MAX, 1s to 168h, preset 24h) bounds the pause after a throttle; what Meta itself says of
