@@ -17,12 +17,16 @@ import (
 // maxFaults is how many faults are told of one message.
 const maxFaults = 100
 
+// MarketingAPI is the word for Meta's /marketing_messages in gateway.api.
+const MarketingAPI = "marketing_messages"
+
 // Options says by which rules a message is checked.
 type Options struct {
 	// Strict refuses a phone number in "to" that does not begin with "+": Meta would put the sender's own country code
 	// before it, and the message may go to a stranger.
 	Strict bool
-	// Marketing checks a message for /marketing_messages, which takes templates only.
+	// Marketing checks a message for /marketing_messages, which takes templates only. A gateway.api of MarketingAPI in the
+	// message does the same.
 	Marketing bool
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"unicode/utf8"
+
+	"wagate/internal/cloudapi"
 )
 
 // Limits of the envelope.
@@ -39,8 +41,11 @@ var types = map[string]struct {
 
 func (c *checker) envelope(root value) {
 	c.from(root)
+	c.parameters(root)
+	gateway := root.get("gateway")
 	c.m.Gateway = root.member("gateway").raw()
-	c.authentication = root.get("gateway").get("category").is(categoryOTP)
+	c.authentication = gateway.get("category").is(categoryOTP)
+	c.options.Marketing = c.options.Marketing || gateway.get("api").is(MarketingAPI)
 	if v := root.get("messaging_product"); v.there() && string(v.str()) != "whatsapp" {
 		c.fault(v, `must be "whatsapp"`)
 	}
@@ -75,6 +80,16 @@ func (c *checker) from(root value) {
 	c.m.From = string(b)
 }
 
+// parameters refuses what the Graph API takes out of any body as a parameter of the request: another method, a batch of
+// other calls, a token. With the WABA's token on it, the message would be another call than it shows.
+func (c *checker) parameters(root value) {
+	for m := root.first(); m.there(); m = m.next() {
+		if name := m.node().key; cloudapi.IsGraphParameter(name) {
+			c.fault(m, "is a parameter of the Graph API and no field of a message")
+		}
+	}
+}
+
 func isDigits(b []byte) bool {
 	return bytes.IndexFunc(b, func(r rune) bool { return r < '0' || r > '9' }) < 0
 }
@@ -105,7 +120,12 @@ func (c *checker) recipient(root value) {
 		}
 		return
 	}
-	s := c.stored(root, "to", required, unlimited, maxTo)
+	s := ""
+	if to.kind() == number && len(to.raw()) <= maxDigits && isDigits(to.raw()) { // Graph reads it as the digits that it is
+		s = string(to.raw())
+	} else {
+		s = c.stored(root, "to", required, unlimited, maxTo)
+	}
 	switch {
 	case s == "":
 		return

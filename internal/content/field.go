@@ -129,6 +129,16 @@ func (c *checker) texts(parent value, names ...string) {
 	}
 }
 
+// ids checks members that are optional ids of Meta's: strings, or the whole numbers that clients make of them which read ids
+// as numbers.
+func (c *checker) ids(parent value, names ...string) {
+	for _, name := range names {
+		if v := parent.get(name); v.kind() != number || !isDigits(v.raw()) {
+			c.text(parent, name, optional, unlimited)
+		}
+	}
+}
+
 // stored is text for what the gateway keeps in a column of its own, in at most so many bytes.
 func (c *checker) stored(parent value, name string, n need, limit, bytesLimit int) string {
 	v := c.text(parent, name, n, limit)

@@ -185,7 +185,8 @@ func (c *checker) flowAction(action value) {
 	}
 	c.word(p, "flow_message_version", required, "3")
 	c.text(p, "flow_cta", required, maxFlowLabel)
-	c.texts(p, "flow_id", "flow_name", "flow_token")
+	c.ids(p, "flow_id")
+	c.texts(p, "flow_name", "flow_token")
 	switch id, name := p.get("flow_id").filled(), p.get("flow_name").filled(); {
 	case id && name:
 		c.fault(p, "must have a flow_id or a flow_name, not both")

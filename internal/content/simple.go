@@ -45,7 +45,7 @@ func (c *checker) stickerMessage(v value) { c.source(v) }
 
 // source checks where a media object's file is.
 func (c *checker) source(v value) {
-	c.texts(v, "id")
+	c.ids(v, "id")
 	id, link := v.get("id").filled(), c.link(v, "link")
 	switch {
 	case id && link:

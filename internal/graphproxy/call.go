@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"wagate/internal/cloudapi"
 )
 
 const (
@@ -154,14 +156,7 @@ func parameterName(raw string) string {
 	if err != nil {
 		name = raw
 	}
-	return foldName(name)
-}
-
-// foldName is parameterName for a name that is not encoded.
-func foldName(name string) string {
-	name, _, _ = strings.Cut(strings.TrimLeft(name, " "), "[")
-	name, _, _ = strings.Cut(name, "\x00")
-	return strings.ToLower(strings.NewReplacer(".", "_", " ", "_").Replace(name))
+	return cloudapi.FoldParameter(name)
 }
 
 // Token gives what a call presents as its access token: of the header Authorization, as Bearer or OAuth, else of the query.

@@ -9,17 +9,19 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"wagate/internal/cloudapi"
 )
 
 // A body can ask for another call than its request shows: Graph takes its parameters from there too, and answers a batch on
 // any path. So the names of a body's parameters are looked at while it streams through; a name that is refused is never
 // sent whole, and what was sent before it is no whole request.
 
-// refusedNames are parameters that no call may carry.
-var refusedNames = []string{"method", "batch", "ids", "callback", "suppress_http_code"}
-
-// keyNames are those that hold a token or are made of one.
-var keyNames = []string{"access_token", "appsecret_proof", "appsecret_time"}
+// refusedNames are parameters that no call may carry, keyNames those that hold a token or are made of one.
+var (
+	refusedNames = cloudapi.RequestParameters
+	keyNames     = cloudapi.KeyParameters
+)
 
 const (
 	maxName       = 256     // bytes of a parameter's name
@@ -183,7 +185,7 @@ func (g *jsonGuard) named() error {
 	if len(g.text) > 6*maxName || json.Unmarshal(slices.Concat([]byte{'"'}, g.text, []byte{'"'}), &name) != nil {
 		return errLongName
 	}
-	return g.check(foldName(name))
+	return g.check(cloudapi.FoldParameter(name))
 }
 
 // boundaryForm is what a boundary is made of by RFC 2046, less what would need quotes read in one way only.
@@ -279,7 +281,7 @@ func (g *partGuard) part(header []byte) error {
 		if !plainName.MatchString(parameter) {
 			return errPart
 		}
-		if err := g.check(foldName(parameter)); err != nil {
+		if err := g.check(cloudapi.FoldParameter(parameter)); err != nil {
 			return err
 		}
 	}

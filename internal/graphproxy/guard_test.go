@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"wagate/internal/cloudapi"
 )
 
 // part is a form with one more part, its headers and value as given.
@@ -156,7 +158,7 @@ func nameByGo(body string) string {
 		if err != nil {
 			return ""
 		}
-		if name := foldName(p.FormName()); names(nil).check(name) != nil {
+		if name := cloudapi.FoldParameter(p.FormName()); names(nil).check(name) != nil {
 			return name
 		}
 	}
