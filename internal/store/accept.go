@@ -39,6 +39,7 @@ type NewMessage struct {
 	OrderingSeconds float64
 	CallbackURL     string
 	Opaque          string
+	API             string // the endpoint of Meta's: marketing_messages; empty for messages
 	SendWindow      string // a JSON object
 	SendAt          time.Time
 	ExpiresAt       time.Time
@@ -220,14 +221,14 @@ func insertMessages(ctx context.Context, tx pgx.Tx, messages []*NewMessage) erro
 	priorities, categories, onUnknown := make([]int16, n), make([]string, n), make([]string, n)
 	templates, languages, references, tags := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	orderingKeys, callbacks, opaques, windows := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-	orderingAfter, orderingSeconds := make([]string, n), make([]float64, n)
+	orderingAfter, orderingSeconds, apis := make([]string, n), make([]float64, n), make([]string, n)
 	sendAt, expiresAt, bodies, created := make([]*time.Time, n), make([]*time.Time, n), make([][]byte, n), make([]time.Time, n)
 	for i, m := range messages {
 		ids[i], phones[i], recipients[i], types[i] = m.ID, m.PhoneNumberID, m.Recipient, m.Type
 		priorities[i], categories[i], onUnknown[i] = int16(m.Priority), m.Category, m.OnUnknown //nolint:gosec // 1 to 4
 		templates[i], languages[i], references[i], tags[i] = m.TemplateName, m.TemplateLanguage, m.Reference, m.Tags
 		orderingKeys[i], callbacks[i], opaques[i], windows[i] = m.OrderingKey, m.CallbackURL, m.Opaque, m.SendWindow
-		orderingAfter[i], orderingSeconds[i] = m.OrderingAfter, m.OrderingSeconds
+		orderingAfter[i], orderingSeconds[i], apis[i] = m.OrderingAfter, m.OrderingSeconds, m.API
 		bodies[i], created[i] = m.Body, m.CreatedAt
 		if m.KeyID != uuid.Nil {
 			keyIDs[i] = &m.KeyID
@@ -242,19 +243,19 @@ func insertMessages(ctx context.Context, tx pgx.Tx, messages []*NewMessage) erro
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO messages (id, phone_number_id, waba_id, key_id, recipient, type, priority, category, on_unknown, template_name,
 			template_language, reference, tags, ordering_key, callback_url, opaque, send_window, send_at, expires_at, body, created_at,
-			ordering_after, ordering_seconds)
+			ordering_after, ordering_seconds, api)
 		SELECT u.id, p.phone_number_id, p.waba_id, u.key_id, u.recipient, u.type, u.priority, nullif(u.category, ''), u.on_unknown,
 			nullif(u.template, ''), nullif(u.language, ''), nullif(u.reference, ''), nullif(u.tags, '')::jsonb, nullif(u.ordering_key, ''),
 			nullif(u.callback_url, ''), nullif(u.opaque, ''), nullif(u.send_window, '')::jsonb, u.send_at, u.expires_at, u.body, u.created_at,
-			nullif(u.ordering_after, ''), nullif(u.ordering_seconds, 0)
+			nullif(u.ordering_after, ''), nullif(u.ordering_seconds, 0), nullif(u.api, '')
 		FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::text[], $9::text[], $10::text[],
 		            $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::timestamptz[], $18::timestamptz[],
-		            $19::bytea[], $20::timestamptz[], $21::text[], $22::double precision[])
+		            $19::bytea[], $20::timestamptz[], $21::text[], $22::double precision[], $23::text[])
 		     AS u(id, phone, key_id, recipient, type, priority, category, on_unknown, template, language, reference, tags, ordering_key,
-		          callback_url, opaque, send_window, send_at, expires_at, body, created_at, ordering_after, ordering_seconds)
+		          callback_url, opaque, send_window, send_at, expires_at, body, created_at, ordering_after, ordering_seconds, api)
 		JOIN phone_numbers p ON p.phone_number_id = u.phone`,
 		ids, phones, keyIDs, recipients, types, priorities, categories, onUnknown, templates, languages, references, tags, orderingKeys,
-		callbacks, opaques, windows, sendAt, expiresAt, bodies, created, orderingAfter, orderingSeconds)
+		callbacks, opaques, windows, sendAt, expiresAt, bodies, created, orderingAfter, orderingSeconds, apis)
 	if err != nil {
 		return fmt.Errorf("inserting %d messages: %w", n, err)
 	}

@@ -44,6 +44,7 @@ type WABA struct {
 	MessagesPerHour        *float64
 	MessagesPerSecond      *float64
 	Burst                  int
+	Ingress                Ingress
 	CreatedAt              time.Time
 	UpdatedAt              time.Time
 }
@@ -145,13 +146,17 @@ func (s *Store) PutWABA(ctx context.Context, w WABA, app *App) error {
 		}
 		_, err := tx.Exec(ctx, `
 			INSERT INTO wabas (waba_id, name, app_id, portfolio_id, access_token, management_calls_per_hour, messages_per_hour,
-				messages_per_second, burst)
-			VALUES ($1::text, $2::text, $3::text, $4::text, $5::bytea, $6::integer, $7::float8, $8::float8, $9::integer)
+				messages_per_second, burst, ingress_answer, ingress_wait_seconds, opaque_as_idempotency_key)
+			VALUES ($1::text, $2::text, $3::text, $4::text, $5::bytea, $6::integer, $7::float8, $8::float8, $9::integer,
+				coalesce(nullif($10::text, ''), 'id'), coalesce(nullif($11::integer, 0), 10), $12::boolean)
 			ON CONFLICT (waba_id) DO UPDATE SET name = excluded.name, app_id = excluded.app_id, portfolio_id = excluded.portfolio_id,
 				access_token = coalesce(excluded.access_token, wabas.access_token),
 				management_calls_per_hour = excluded.management_calls_per_hour, messages_per_hour = excluded.messages_per_hour,
-				messages_per_second = excluded.messages_per_second, burst = excluded.burst, updated_at = now()`,
-			w.ID, w.Name, w.AppID, w.PortfolioID, w.AccessToken, w.ManagementCallsPerHour, w.MessagesPerHour, w.MessagesPerSecond, w.Burst)
+				messages_per_second = excluded.messages_per_second, burst = excluded.burst, ingress_answer = excluded.ingress_answer,
+				ingress_wait_seconds = excluded.ingress_wait_seconds, opaque_as_idempotency_key = excluded.opaque_as_idempotency_key,
+				updated_at = now()`,
+			w.ID, w.Name, w.AppID, w.PortfolioID, w.AccessToken, w.ManagementCallsPerHour, w.MessagesPerHour, w.MessagesPerSecond, w.Burst,
+			w.Ingress.Answer, w.Ingress.WaitSeconds, w.Ingress.OpaqueIsKey)
 		if err != nil {
 			return fmt.Errorf("storing WABA %s: %w", w.ID, constraint(err, false))
 		}
@@ -178,9 +183,9 @@ func (s *Store) WABAs(ctx context.Context) ([]WABA, error) { return s.wabas(ctx,
 func (s *Store) wabas(ctx context.Context, id *string) ([]WABA, error) {
 	return collect(ctx, s.pool, "WABAs", func(r pgx.CollectableRow) (w WABA, err error) {
 		return w, r.Scan(&w.ID, &w.Name, &w.AppID, &w.PortfolioID, &w.AccessToken, &w.ManagementCallsPerHour, &w.MessagesPerHour,
-			&w.MessagesPerSecond, &w.Burst, &w.CreatedAt, &w.UpdatedAt)
+			&w.MessagesPerSecond, &w.Burst, &w.Ingress.Answer, &w.Ingress.WaitSeconds, &w.Ingress.OpaqueIsKey, &w.CreatedAt, &w.UpdatedAt)
 	}, `SELECT waba_id, name, app_id, portfolio_id, access_token, management_calls_per_hour, messages_per_hour,
-			messages_per_second, burst, created_at, updated_at FROM wabas
+			messages_per_second, burst, ingress_answer, ingress_wait_seconds, opaque_as_idempotency_key, created_at, updated_at FROM wabas
 		WHERE $1::text IS NULL OR waba_id = $1::text ORDER BY waba_id`, id)
 }
 

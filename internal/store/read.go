@@ -27,6 +27,7 @@ type Message struct {
 	TemplateLanguage *string
 	Reference        *string
 	Tags             map[string]string
+	API              *string // marketing_messages; nil for messages
 	SendAt           *time.Time
 	ExpiresAt        *time.Time
 	ResendOf         *uuid.UUID
@@ -86,7 +87,7 @@ type Held struct {
 
 const messageColumns = `
 	m.id, m.phone_number_id, m.waba_id, m.recipient, m.type, m.status, m.priority, m.category, m.on_unknown, m.template_name,
-	m.template_language, m.reference, m.tags, m.send_at, m.expires_at, m.resend_of, m.created_at, m.try, m.wamid, m.message_status,
+	m.template_language, m.reference, m.tags, m.api, m.send_at, m.expires_at, m.resend_of, m.created_at, m.try, m.wamid, m.message_status,
 	m.accepted_at, m.sent_at, m.delivered_at, m.read_at, m.played_at, m.failed_at, m.unknown_at, m.unknown_reason, m.settle_by, m.settle_waits,
 	m.error_code, m.error_subcode, m.error_title, m.error_details, m.error_scope, m.pricing_billable, m.pricing_model,
 	m.pricing_type, m.pricing_category, h.scope, h.value, h.reason, h.until, w.kind, w.value, w.until, w.since,
@@ -129,7 +130,7 @@ func scanMessage(r pgx.CollectableRow) (m Message, err error) {
 	var kind, cause *string
 	var lane LaneStat
 	err = r.Scan(&m.ID, &m.PhoneNumberID, &m.WABAID, &m.Recipient, &m.Type, &m.Status, &m.Priority, &m.Category, &m.OnUnknown, &m.TemplateName,
-		&m.TemplateLanguage, &m.Reference, &m.Tags, &m.SendAt, &m.ExpiresAt, &m.ResendOf, &m.CreatedAt, &m.Tries, &m.WAMID, &m.MessageStatus,
+		&m.TemplateLanguage, &m.Reference, &m.Tags, &m.API, &m.SendAt, &m.ExpiresAt, &m.ResendOf, &m.CreatedAt, &m.Tries, &m.WAMID, &m.MessageStatus,
 		&m.AcceptedAt, &m.SentAt, &m.DeliveredAt, &m.ReadAt, &m.PlayedAt, &m.FailedAt, &m.UnknownAt, &m.UnknownReason, &m.SettleBy, &m.SettleWaits,
 		&m.ErrorCode, &m.ErrorSubcode, &m.ErrorTitle, &m.ErrorDetails, &m.ErrorScope, &m.PricingBillable, &m.PricingModel,
 		&m.PricingType, &m.PricingCategory, &scope, &value, &reason, &until, &kind, &cause, &holdUntil, &holdSince,

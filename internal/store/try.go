@@ -27,6 +27,8 @@ type Outbound struct {
 	TemplateLanguage string
 	Tags             map[string]string
 	OrderingKey      string
+	// API is the endpoint of Meta's: marketing_messages; empty for messages.
+	API string
 	// SendWindow is JSON, empty without one.
 	SendWindow []byte
 	ExpiresAt  *time.Time
@@ -55,7 +57,7 @@ func (s *Store) LoadOutbound(ctx context.Context, ids []uuid.UUID) (map[uuid.UUI
 	rows, err := s.pool.Query(ctx, `
 		SELECT m.id, m.phone_number_id, m.waba_id, coalesce(m.key_id, '00000000-0000-0000-0000-000000000000'::uuid), m.recipient, coalesce(n.wa_id, k.key),
 		       m.type, m.status, m.priority, coalesce(m.category, ''), m.on_unknown, coalesce(m.template_name, ''), coalesce(m.template_language, ''),
-		       m.tags, coalesce(m.ordering_key, ''), m.send_window, m.expires_at, m.body, m.try, m.slot_at, m.retries, m.throttles, m.redos,
+		       m.tags, coalesce(m.ordering_key, ''), coalesce(m.api, ''), m.send_window, m.expires_at, m.body, m.try, m.slot_at, m.retries, m.throttles, m.redos,
 		       x.waba_id IS NOT NULL, x.until,
 		       m.ordering_key IS NOT NULL AND EXISTS (
 				SELECT FROM (
@@ -77,7 +79,7 @@ func (s *Store) LoadOutbound(ctx context.Context, ids []uuid.UUID) (map[uuid.UUI
 	found := make(map[uuid.UUID]Outbound, len(ids))
 	var o Outbound
 	_, err = pgx.ForEachRow(rows, []any{&o.ID, &o.PhoneNumberID, &o.WABAID, &o.KeyID, &o.Recipient, &o.User, &o.Type, &o.Status, &o.Priority,
-		&o.Category, &o.OnUnknown, &o.TemplateName, &o.TemplateLanguage, &o.Tags, &o.OrderingKey, &o.SendWindow, &o.ExpiresAt, &o.Body, &o.Try,
+		&o.Category, &o.OnUnknown, &o.TemplateName, &o.TemplateLanguage, &o.Tags, &o.OrderingKey, &o.API, &o.SendWindow, &o.ExpiresAt, &o.Body, &o.Try,
 		&o.SlotAt, &o.Retries, &o.Throttles, &o.Redos, &o.Suppressed, &o.SuppressedUntil, &o.Blocked, &o.InWindow}, func() error {
 		found[o.ID] = o
 		o = Outbound{}
