@@ -90,7 +90,7 @@ func (d *Dispatcher) send(ctx context.Context, r *run) queue.Verdict {
 	}
 	var began time.Time // written by Begin, read after Send: the gate between them orders the two
 	out := d.cfg.Sender.Send(ctx, sender.Try{
-		PhoneNumberID: ln.phone, WABAID: ln.waba.id, Token: *token, Body: r.body,
+		PhoneNumberID: ln.phone, WABAID: ln.waba.id, Token: *token, API: r.msg.API, Body: r.body,
 		Begin: func(ctx context.Context) (err error) {
 			began, err = d.begin(ctx, r)
 			return err

@@ -210,6 +210,7 @@ func TestCheckTryRefuses(t *testing.T) {
 			{PhoneNumberID: "1", Body: []byte("{}")}, {PhoneNumberID: "1", Token: "a\r\nX: y", Body: []byte("{}")},
 			{PhoneNumberID: "1", Token: strings.Repeat("t", maxToken+1), Body: []byte("{}")},
 		},
+		"bad_api":  {{PhoneNumberID: "1", API: "media", Token: "t", Body: []byte("{}")}, {PhoneNumberID: "1", API: "../2/messages", Token: "t", Body: []byte("{}")}},
 		"bad_body": {{PhoneNumberID: "1", Token: "t"}, {PhoneNumberID: "1", Token: "t", Body: make([]byte, maxBody+1)}},
 	} {
 		for _, try := range tries {

@@ -4,6 +4,7 @@ package sender
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"net/http/httptrace"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -53,6 +55,7 @@ type Try struct {
 	PhoneNumberID string
 	WABAID        string // to find its object in Meta's usage header
 	Token         string // access token
+	API           string // the endpoint: messages, which empty means, or marketing_messages
 	Body          []byte // the JSON for Meta; not changed, and not read after Send
 
 	// Begin, where not nil, is called once, when a connection stands and right
@@ -149,7 +152,7 @@ func (s *Sender) Close() {
 	s.reads.CloseIdleConnections()
 }
 
-// Send makes one try: POST /{version}/{phone number id}/messages. It returns
+// Send makes one try: POST /{version}/{phone number id}/messages, or what Try.API says. It returns
 // when the outcome is known, when Config.Timeout has passed, or soon after ctx
 // ends. It never repeats a request, and follows no redirect.
 func (s *Sender) Send(ctx context.Context, t Try) Outcome {
@@ -198,6 +201,9 @@ func (s *Sender) Send(ctx context.Context, t Try) Outcome {
 	return out
 }
 
+// apis are the endpoints of a phone number that take messages.
+var apis = []string{"messages", "marketing_messages"}
+
 var (
 	contentType = []string{"application/json"}
 	agent       = []string{userAgent}
@@ -205,7 +211,7 @@ var (
 
 func (s *Sender) request(ctx context.Context, t Try) *http.Request {
 	u := s.base
-	u.Path += t.PhoneNumberID + "/messages"
+	u.Path += t.PhoneNumberID + "/" + cmp.Or(t.API, apis[0])
 	header := make(http.Header, 4)
 	header["Authorization"] = []string{"Bearer " + t.Token}
 	header["Content-Type"] = contentType
@@ -237,6 +243,8 @@ func checkTry(t Try) (Outcome, bool) {
 	switch {
 	case !isPhoneID(t.PhoneNumberID):
 		return refuse(cloudapi.ScopePhone, "bad_phone_number_id", "the phone number id cannot be one")
+	case t.API != "" && !slices.Contains(apis, t.API):
+		return refuse(cloudapi.ScopeMessage, "bad_api", "the endpoint is none that takes messages")
 	case t.Token == "" || len(t.Token) > maxToken || !isHeaderValue(t.Token):
 		return refuse(cloudapi.ScopeToken, "bad_token", "the access token is empty or cannot stand in a header")
 	case len(t.Body) == 0 || len(t.Body) > maxBody:

@@ -138,6 +138,24 @@ func check(t *testing.T, out Outcome, kind Kind, reasons ...string) {
 	}
 }
 
+// A try goes to the endpoint that it names.
+func TestSendToAnEndpoint(t *testing.T) {
+	var paths []string
+	url := server(t, func(w http.ResponseWriter, r *http.Request) {
+		paths = append(paths, r.URL.Path)
+		_, _ = io.WriteString(w, okAnswer)
+	})
+	s := testSender(t, url, nil)
+	for _, api := range []string{"", "messages", "marketing_messages"} {
+		try := testTry(nil)
+		try.API = api
+		check(t, s.Send(t.Context(), try), Accepted, "accepted")
+	}
+	if want := []string{"/v23.0/2001/messages", "/v23.0/2001/messages", "/v23.0/2001/marketing_messages"}; !slices.Equal(paths, want) {
+		t.Errorf("went to %q", paths)
+	}
+}
+
 func TestSendAccepted(t *testing.T) {
 	var got *http.Request
 	var body []byte
