@@ -16,6 +16,7 @@ func TestBodiesAreChecked(t *testing.T) {
 	}{
 		{"text", head + `"type":"text","text":{"body":"hi"}}`, 200, 0},
 		{"text without a type", head + `"text":{"body":"hi"}}`, 200, 0},
+		{"recipient as a number", `{"messaging_product":"whatsapp","to":16505551234,"type":"text","text":{"body":"hi"}}`, 200, 0},
 		{"contacts as a list", head + `"type":"contacts","contacts":[{}]}`, 200, 0},
 		{"contacts as JSON text", head + `"type":"contacts","contacts":"[{}]"}`, 200, 0},
 		{"unknown type with its object", head + `"type":"pin","pin":{"a":1}}`, 200, 0},
@@ -30,7 +31,7 @@ func TestBodiesAreChecked(t *testing.T) {
 		{"no product", `{"to":"+1","type":"text","text":{}}`, 400, 100},
 		{"wrong product", `{"messaging_product":"mail","to":"+1","type":"text","text":{}}`, 400, 100},
 		{"no recipient", `{"messaging_product":"whatsapp","type":"text","text":{}}`, 400, 131008},
-		{"numeric recipient", `{"messaging_product":"whatsapp","to":1,"type":"text","text":{}}`, 400, 100},
+		{"recipient that is no id", `{"messaging_product":"whatsapp","to":1.5,"type":"text","text":{}}`, 400, 100},
 		{"no object", head + `"type":"image"}`, 400, 131008},
 		{"null object", head + `"type":"image","image":null}`, 400, 131008},
 		{"object of another type", head + `"type":"image","text":{}}`, 400, 131008},
@@ -58,7 +59,7 @@ func TestBodiesAreChecked(t *testing.T) {
 			}
 		})
 	}
-	if got := s.Ledger().Totals; got.Accepted != 6 || got.Refused != got.Invalid || got.Invalid != 19 {
+	if got := s.Ledger().Totals; got.Accepted != 7 || got.Refused != got.Invalid || got.Invalid != 19 {
 		t.Errorf("totals %+v", got)
 	}
 }

@@ -27,6 +27,7 @@ type record struct {
 	fault    uint8 // of chaos
 	lost     bool  // gets no webhook, by chaos
 	gone     bool  // the client had gone before the answer
+	lite     bool  // came to /marketing_messages
 }
 
 // highest is the furthest status that was told, failed before all; empty for none.
@@ -130,6 +131,7 @@ func (l *ledger) accept(p *phone, m *message, arrival time.Duration, worker stri
 		ours: m.ours, arrival: arrival, try: m.try, phone: p.index,
 		template: l.templates.of(m.template), worker: l.workers.of(worker),
 		last4: int16(m.last4), //nolint:gosec // -1 … 9999
+		lite:  m.marketing,
 	}
 	for int(r.worker) >= len(l.byWorker) {
 		l.byWorker = append(l.byWorker, 0)
@@ -238,6 +240,9 @@ func (s *Server) Accepts(after int64, limit int) []Accept {
 		}
 		if r.posted != 0 {
 			a.FirstToldUnixNS = s.epoch.Add(r.told).UnixNano()
+		}
+		if r.lite {
+			a.API = "marketing_messages"
 		}
 		if r.last4 >= 0 {
 			a.ToLast4 = fmt.Sprintf("%04d", r.last4)

@@ -49,6 +49,10 @@ func TestDeliveriesAreCumulative(t *testing.T) {
 		do(r.t.Context(), r.t, r.s, http.MethodPost, "/v23.0/"+testPhone+"/marketing_messages",
 			`{"messaging_product":"whatsapp","to":"+16505550014","type":"template","template":{"name":"sale"}}`, nil)
 		r.quiet()
+		accepts := r.s.Accepts(0, 100)
+		if last := accepts[len(accepts)-1]; last.API != "marketing_messages" || accepts[0].API != "" {
+			t.Errorf("a marketing message: %+v, a text: %+v", last, accepts[0])
+		}
 		got := r.s.Ledger()
 		want := []Delivery{
 			{Phone: testPhone, Template: "", Accepted: 9, StatusCounts: StatusCounts{Sent: 7, Delivered: 6, Read: 4, Played: 1, Failed: 1}},

@@ -147,6 +147,7 @@ type Accept struct {
 	Phone         string   `json:"phone"`
 	ToLast4       string   `json:"to_last4"`
 	Template      string   `json:"template,omitempty"`
+	API           string   `json:"api,omitempty"` // marketing_messages; empty for messages
 	ArrivalUnixNS int64    `json:"arrival_unix_ns"`
 	Worker        string   `json:"worker,omitempty"`
 	Statuses      []string `json:"statuses"`

@@ -65,6 +65,9 @@ func parseMessage(body []byte) (*message, *graphError) {
 		if v, ok := plainString(raw); ok {
 			return v, nil
 		}
+		if name == "to" && idLike(string(raw)) { // Graph reads a number as its digits
+			return string(raw), nil
+		}
 		var v string
 		if err := json.Unmarshal(raw, &v); err != nil {
 			return "", invalid(100, fmt.Sprintf("Param %s must be a string", name))
