@@ -46,7 +46,7 @@ func withoutDatabase(f *testing.F) *API {
 	}
 	in := intake.New(store.New(pool), jobs, logger, prometheus.NewRegistry(), time.Now)
 	f.Cleanup(in.Close)
-	return &API{Deps: Deps{Intake: in, Now: time.Now}, logger: logger, batches: make(chan struct{}, 1), waiters: make(chan struct{}, 1)}
+	return &API{Deps: Deps{Intake: in, Now: time.Now}, logger: logger, batches: make(chan struct{}, 1)}
 }
 
 // How a body is handed in.

@@ -52,32 +52,64 @@ type graphAnswer struct {
 }
 
 // graphMessage is POST /{version}/{phone number id}/messages: it queues, and answers in Meta's shape with our id where Meta
-// has its wamid; with Prefer: wait=N with the wamid, when it comes in time. Read receipts are passed on at once.
+// has its wamid; with Prefer: wait=N, or by a setting of the WABA, with the wamid, when it comes in time. Read receipts are
+// passed on at once.
 func (a *API) graphMessage(c echo.Context, key access.Key) error {
-	if !key.May(access.Send) {
-		return graphproxy.Forbidden("This API key lacks the scope " + string(access.Send))
-	}
-	body, err := readBody(c, maxBody)
+	r, set, err := a.graphRequest(c, key)
 	if err != nil {
-		return graphBody(err)
+		return err
 	}
-	phone := c.Param("phone")
-	if digitsOf(phone) != phone {
-		return graphproxy.NoObject()
-	}
-	request := intake.Request{
-		Caller: caller(key), Body: body, IdempotencyKey: c.Request().Header.Get("Idempotency-Key"), From: phone, AnyNumber: true,
-	}
-	if receipt, refused := readReceipt(body); receipt != nil || refused != nil {
+	if receipt, refused := readReceipt(r.Body); receipt != nil || refused != nil {
 		if refused != nil {
 			return refused
 		}
-		if receipt.id, err = a.wamidFor(c.Request().Context(), key, phone, receipt.id, "/message_id"); err != nil {
+		if receipt.id, err = a.wamidFor(c.Request().Context(), key, r.From, receipt.id, "/message_id"); err != nil {
 			return err
 		}
-		return a.Graph.Receipt(c.Response(), c.Request(), a.graphCaller(c, key), c.Param("version"), phone, receipt.body())
+		return a.Graph.Receipt(c.Response(), c.Request(), a.graphCaller(c, key), c.Param("version"), r.From, receipt.body())
 	}
-	accepted, err := a.acceptGraph(c.Request().Context(), key, request)
+	return a.queueGraph(c, key, r, set)
+}
+
+// graphMarketing is POST /{version}/{phone number id}/marketing_messages, for templates of marketing alone.
+func (a *API) graphMarketing(c echo.Context, key access.Key) error {
+	r, set, err := a.graphRequest(c, key)
+	if err != nil {
+		return err
+	}
+	r.API = content.MarketingAPI
+	return a.queueGraph(c, key, r, set)
+}
+
+// graphRequest reads a request with a message, and the settings of its phone number's WABA.
+func (a *API) graphRequest(c echo.Context, key access.Key) (intake.Request, store.Ingress, error) {
+	if !key.May(access.Send) {
+		return intake.Request{}, store.Ingress{}, graphproxy.Forbidden("This API key lacks the scope " + string(access.Send))
+	}
+	body, err := readBody(c, maxBody)
+	if err != nil {
+		return intake.Request{}, store.Ingress{}, graphBody(err)
+	}
+	h := c.Request().Header
+	if body, err = messageBody(h.Get(echo.HeaderContentType), body); err != nil {
+		return intake.Request{}, store.Ingress{}, graphBody(err)
+	}
+	phone := c.Param("phone")
+	if digitsOf(phone) != phone || !key.MayUse(phone) {
+		return intake.Request{}, store.Ingress{}, graphproxy.NoObject()
+	}
+	set, err := a.ingress.settings(c.Request().Context(), phone)
+	if err != nil {
+		return intake.Request{}, store.Ingress{}, err
+	}
+	return intake.Request{
+		Caller: caller(key), Body: body, IdempotencyKey: h.Get("Idempotency-Key"), From: phone, OpaqueIsKey: set.OpaqueIsKey, AnyNumber: true,
+	}, set, nil
+}
+
+// queueGraph queues a message and answers for it.
+func (a *API) queueGraph(c echo.Context, key access.Key, r intake.Request, set store.Ingress) error {
+	accepted, err := a.acceptGraph(c.Request().Context(), key, r)
 	if err != nil {
 		return err
 	}
@@ -85,10 +117,16 @@ func (a *API) graphMessage(c echo.Context, key access.Key) error {
 	if accepted.Replayed {
 		h.Set("Idempotent-Replayed", "true")
 	}
+	wait, asked := statedWait(c.Request().Header.Values("Prefer"))
+	if !asked && set.Answer == store.AnswerWAMID {
+		wait = time.Duration(set.WaitSeconds) * time.Second
+	}
 	id := accepted.ID.String()
-	if wait := preferredWait(c.Request().Header.Values("Prefer")); wait > 0 {
+	if wait > 0 {
 		if m, ok := a.await(c.Request().Context(), accepted.ID, wait); ok {
-			h.Set("Preference-Applied", "wait="+strconv.Itoa(int(wait.Seconds())))
+			if asked {
+				h.Set("Preference-Applied", "wait="+strconv.Itoa(int(wait.Seconds())))
+			}
 			if m.WAMID == nil {
 				return graphFailure(m)
 			}
@@ -281,9 +319,4 @@ func graphFailure(m store.Message) error {
 		details = *m.ErrorDetails
 	}
 	return graphproxy.BadMessage(http.StatusBadRequest, code, title, details)
-}
-
-// graphMarketing answers for the marketing messages API, which has an address of its own at Meta.
-func (a *API) graphMarketing(echo.Context, access.Key) error {
-	return graphproxy.BadMessage(http.StatusBadRequest, codeInvalidParameter, "Invalid parameter", "marketing_messages is not offered by the gateway: send the template to messages")
 }

@@ -199,7 +199,9 @@ func TestGraphIDsOfOurs(t *testing.T) {
 	// A bound key reaches its own phone numbers only, with receipts too.
 	bound := g.must(http.StatusCreated, "POST", "/v1/keys", `{"name":"b","scopes":["send"],"phone_numbers":["209999999999999"]}`).str("key")
 	graphError(t, "a receipt of another's", g.graph("POST", graphPath, `{"messaging_product":"whatsapp","status":"read","message_id":"wamid.X"}`, "Authorization", "Bearer "+bound), 400, 100)
-	graphError(t, "another's id", g.graph("POST", graphPath, `{"to":"1650","type":"text","text":{"body":"x"},"context":{"message_id":"`+id+`"}}`, "Authorization", "Bearer "+bound), 400, 131009)
+	graphError(t, "another's number", g.graph("POST", graphPath, `{"to":"1650","type":"text","text":{"body":"x"},"context":{"message_id":"`+id+`"}}`, "Authorization", "Bearer "+bound), 400, 100)
+	g.must(http.StatusOK, "PUT", "/v1/phone-numbers/209999999999999", `{"waba_id":"100"}`)
+	graphError(t, "another's id", g.graph("POST", "/v23.0/209999999999999/messages", `{"to":"1650","type":"text","text":{"body":"x"},"context":{"message_id":"`+id+`"}}`, "Authorization", "Bearer "+bound), 400, 131009)
 }
 
 // A repetition gets the answer of the first time, whatever has become of the message that it names; and what is sent is what

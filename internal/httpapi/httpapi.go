@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -74,8 +75,9 @@ type API struct {
 	// graph has the routes of the Cloud API ingress, whose errors are Graph's; nil without one.
 	graph   *echo.Echo
 	metrics metrics
-	// waiters bounds the requests that wait for a wamid, batches those that hold a batch body in memory.
-	waiters chan struct{}
+	lookout lookout
+	ingress ingress
+	// batches bounds the requests that hold a batch body in memory.
 	batches chan struct{}
 	// stopping is closed when the server shuts down, so that nobody waits on.
 	stopping context.Context //nolint:containedctx // the life of the API, ended by its server's shutdown
@@ -88,7 +90,9 @@ func New(d Deps) (*API, error) {
 		d.Logger == nil || d.Now == nil {
 		return nil, errors.New("httpapi: a dependency is missing")
 	}
-	a := &API{Deps: d, logger: d.Logger, echo: echo.New(), metrics: newMetrics(d.Registerer), waiters: make(chan struct{}, 256), batches: make(chan struct{}, 8)}
+	a := &API{Deps: d, logger: d.Logger, echo: echo.New(), metrics: newMetrics(d.Registerer), batches: make(chan struct{}, 8)}
+	a.lookout = lookout{decided: d.Store.Decided, waiting: map[uuid.UUID]*awaited{}}
+	a.ingress = ingress{read: d.Store.IngressOf, now: d.Now}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	a.echo.HTTPErrorHandler = a.handleError
 	a.echo.Pre(a.observe)

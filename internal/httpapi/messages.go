@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -84,53 +83,6 @@ func (a *API) postMessage(c echo.Context, key access.Key) error {
 		}
 	}
 	return c.JSON(status, acceptedView{accepted.ID, string(message.Queued), accepted.From, accepted.To, accepted.CreatedAt, accepted.EstimatedSendAt})
-}
-
-const maxWait = 30 * time.Second
-
-var waitPreference = regexp.MustCompile(`(?i)^\s*wait\s*=\s*"?([0-9]{1,6})"?\s*$`)
-
-// preferredWait reads wait=N, in seconds, of Prefer headers (RFC 7240), 30 s at most.
-func preferredWait(values []string) time.Duration {
-	for part := range strings.SplitSeq(strings.Join(values, ","), ",") {
-		if m := waitPreference.FindStringSubmatch(part); m != nil {
-			n, _ := strconv.Atoi(m[1]) // digits
-			return min(time.Duration(n)*time.Second, maxWait)
-		}
-	}
-	return 0
-}
-
-// await looks at a message until it has a wamid or has ended, or the time is over. When too many wait already, or the
-// server stops, it does not.
-func (a *API) await(ctx context.Context, id uuid.UUID, wait time.Duration) (store.Message, bool) {
-	select {
-	case a.waiters <- struct{}{}:
-		defer func() { <-a.waiters }()
-	default:
-		return store.Message{}, false
-	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	defer context.AfterFunc(a.stopping, cancel)()
-	interval := 100 * time.Millisecond
-	timer := time.NewTimer(interval)
-	defer timer.Stop()
-	for n := 0; ; n++ {
-		select {
-		case <-ctx.Done():
-			return store.Message{}, false
-		case <-timer.C:
-		}
-		m, err := a.Store.GetMessage(ctx, id)
-		if err == nil && (m.WAMID != nil || message.Status(m.Status).Ended()) {
-			return m, true
-		}
-		if n == 40 { // after two seconds there is no hurry
-			interval = 250 * time.Millisecond
-		}
-		timer.Reset(interval)
-	}
 }
 
 func (a *API) validateMessage(c echo.Context, key access.Key) error {

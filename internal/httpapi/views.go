@@ -25,6 +25,7 @@ type messageView struct {
 	Priority    string            `json:"priority"`
 	Category    *string           `json:"category"`
 	OnUnknown   string            `json:"on_unknown"`
+	API         string            `json:"api"`
 	CreatedAt   time.Time         `json:"created_at"`
 	SendAt      *time.Time        `json:"send_at"`
 	ExpiresAt   *time.Time        `json:"expires_at"`
@@ -74,7 +75,7 @@ type templateView struct {
 func viewMessage(m store.Message) messageView {
 	v := messageView{
 		ID: m.ID, From: m.PhoneNumberID, WABAID: m.WABAID, To: m.Recipient, Type: m.Type, Status: m.Status, WAMID: m.WAMID, Tries: m.Tries,
-		Priority: message.Priority(m.Priority).String(), Category: m.Category, OnUnknown: m.OnUnknown,
+		Priority: message.Priority(m.Priority).String(), Category: m.Category, OnUnknown: m.OnUnknown, API: "messages",
 		CreatedAt: m.CreatedAt.UTC(), SendAt: utc(m.SendAt), ExpiresAt: utc(m.ExpiresAt), AcceptedAt: utc(m.AcceptedAt), SentAt: utc(m.SentAt),
 		DeliveredAt: utc(m.DeliveredAt), ReadAt: utc(m.ReadAt), PlayedAt: utc(m.PlayedAt), FailedAt: utc(m.FailedAt),
 		Reference: m.Reference, Tags: m.Tags, ResendOf: m.ResendOf,
@@ -90,6 +91,9 @@ func viewMessage(m store.Message) messageView {
 	}
 	if m.Status == string(message.Unknown) {
 		v.Unknown = &unknownView{utc(m.UnknownAt), m.UnknownReason, utc(m.SettleBy), m.SettleWaits}
+	}
+	if m.API != nil {
+		v.API = *m.API
 	}
 	v.HeldBy = heldBy(m)
 	return v

@@ -9,6 +9,7 @@ import (
 
 	"wagate/internal/access"
 	"wagate/internal/cloudapi"
+	"wagate/internal/form"
 	"wagate/internal/queue"
 	"wagate/internal/seal"
 	"wagate/internal/store"
@@ -24,13 +25,16 @@ type wabaView struct {
 	MessagesPerHour        *float64  `json:"messages_per_hour"`
 	MessagesPerSecond      *float64  `json:"messages_per_second"`
 	Burst                  int       `json:"burst"`
+	IngressAnswer          string    `json:"ingress_answer"`
+	IngressWaitSeconds     int       `json:"ingress_wait_seconds"`
+	OpaqueIsKey            bool      `json:"opaque_as_idempotency_key"`
 	CreatedAt              time.Time `json:"created_at"`
 	UpdatedAt              time.Time `json:"updated_at"`
 }
 
 func viewWABA(r store.WABA) wabaView {
 	return wabaView{r.ID, r.Name, r.AppID, r.PortfolioID, r.AccessToken != nil, r.ManagementCallsPerHour, r.MessagesPerHour,
-		r.MessagesPerSecond, r.Burst, r.CreatedAt.UTC(), r.UpdatedAt.UTC()}
+		r.MessagesPerSecond, r.Burst, r.Ingress.Answer, r.Ingress.WaitSeconds, r.Ingress.OpaqueIsKey, r.CreatedAt.UTC(), r.UpdatedAt.UTC()}
 }
 
 func (a *API) putWABA(c echo.Context, key access.Key) error {
@@ -49,6 +53,10 @@ func (a *API) putWABA(c echo.Context, key access.Key) error {
 		MessagesPerSecond:      o.Number("messages_per_second", nil, minPerSecond, maxPerSecond),
 	}
 	row.Burst = burst(o, row.MessagesPerSecond)
+	row.Ingress = store.Ingress{
+		Answer: form.Word(o, "ingress_answer", ingressAnswer), WaitSeconds: o.Count("ingress_wait_seconds", 10, 1, maxIngressWait),
+		OpaqueIsKey: o.Bool("opaque_as_idempotency_key", false),
+	}
 	if token := o.Text("access_token", maxSecret); strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		o.Fault("access_token", "must be printable ASCII without spaces")
 	} else if token != "" {
@@ -69,6 +77,7 @@ func (a *API) putWABA(c echo.Context, key access.Key) error {
 	if err := a.Store.PutWABA(ctx, row, app); err != nil {
 		return err
 	}
+	a.ingress.forget()
 	return a.getWABA(c, key)
 }
 

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,13 +53,14 @@ type options struct {
 	orderingAfter  string
 	orderingWait   float64 // seconds
 	sendWindow     string  // compact JSON
+	api            string  // empty for messages
 	late           bool    // expires_at has passed, or does before the window opens
 }
 
 // check reads a request and gives the message to store, without an id and a time; an *Error else. Beside an error that is
 // late the message is given too. It does not look at the phone number's existence.
 func check(r Request, now time.Time) (store.NewMessage, *Error) {
-	read, faults, err := content.Check(r.Body, content.Options{Strict: !r.AnyNumber})
+	read, faults, err := content.Check(r.Body, content.Options{Strict: !r.AnyNumber, Marketing: r.API == content.MarketingAPI})
 	if err != nil {
 		return store.NewMessage{}, &Error{Kind: Malformed, Faults: []cloudapi.Fault{{Pointer: "", Detail: err.Error()}}}
 	}
@@ -89,9 +91,26 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	if read.Gateway != nil && string(read.Gateway) != "null" {
 		o = readOptions(read.Gateway, number, now, &faults)
 	}
+	if r.API != "" {
+		if o.api != "" && o.api != r.API {
+			faults = append(faults, cloudapi.Fault{Pointer: "/gateway/api", Detail: "differs from the path"})
+		}
+		o.api = r.API
+	}
+	if o.api == content.MarketingAPI {
+		if o.category != "" && o.category != message.Marketing {
+			faults = append(faults, cloudapi.Fault{Pointer: "/gateway/category", Detail: "must be marketing: " + content.MarketingAPI + " takes nothing else"})
+		}
+		o.category = message.Marketing
+	} else {
+		o.api = ""
+	}
 	key, fault := idempotencyKey(r.IdempotencyKey, o.idempotencyKey)
 	if fault != nil {
 		faults = append(faults, *fault)
+	}
+	if key == "" && r.OpaqueIsKey && read.Opaque != "" {
+		key = opaqueKey(read.Opaque)
 	}
 	var refused *Error
 	if len(faults) > 0 {
@@ -106,15 +125,15 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 		Recipient: recipient, Type: read.Type, TemplateName: read.TemplateName, TemplateLanguage: read.TemplateLang,
 		Opaque: read.Opaque, Reference: o.reference, OrderingKey: o.orderingKey, OrderingAfter: o.orderingAfter,
 		OrderingSeconds: o.orderingWait, CallbackURL: o.callbackURL,
-		SendWindow: o.sendWindow, SendAt: o.sendAt, ExpiresAt: o.expiresAt, Body: read.Body,
+		API: o.api, SendWindow: o.sendWindow, SendAt: o.sendAt, ExpiresAt: o.expiresAt, Body: read.Body,
 	}
 	if key != "" {
 		sum := sha256.Sum256(m.Body)
 		if r.Sent != nil {
 			sum = sha256.Sum256(r.Sent)
 		}
-		if r.From != "" { // the same body at another phone number is another request
-			sum = sha256.Sum256(append(sum[:], r.From...))
+		if r.From != "" { // the same body at another phone number, or another endpoint, is another request
+			sum = sha256.Sum256(append(append(sum[:], r.From...), r.API...))
 		}
 		m.RequestHash = sum[:]
 	}
@@ -145,6 +164,13 @@ func idempotencyKey(header, member string) (string, *cloudapi.Fault) {
 	return header, nil
 }
 
+// opaqueKey makes an idempotency key of callback data: up to 512 characters of anything, which may say more of a person than a
+// key should keep. The prefix keeps it apart from keys that callers make.
+func opaqueKey(opaque string) string {
+	sum := sha256.Sum256([]byte(opaque))
+	return "biz_opaque_callback_data:" + hex.EncodeToString(sum[:])
+}
+
 func readOptions(raw []byte, number string, now time.Time, faults *[]cloudapi.Fault) options {
 	g := form.Parse(raw, "/gateway", faults)
 	o := options{
@@ -158,6 +184,7 @@ func readOptions(raw []byte, number string, now time.Time, faults *[]cloudapi.Fa
 		reference:      g.Text("reference", maxReference),
 		tags:           g.Map("tags", maxTags, maxTagName, maxTagValue),
 		callbackURL:    g.Text("callback_url", maxCallbackURL),
+		api:            form.Word(g, "api", api),
 	}
 	if o.callbackURL != "" && !isCallbackURL(o.callbackURL) {
 		g.Fault("callback_url", "must be an http or https URL with a host and without user and fragment")
@@ -242,6 +269,13 @@ func onUnknown(s string) (message.OnUnknown, error) {
 		err = errors.New("must be hold, resend or fail")
 	}
 	return o, err
+}
+
+func api(s string) (string, error) {
+	if s != "messages" && s != content.MarketingAPI {
+		return "", errors.New("must be messages or " + content.MarketingAPI)
+	}
+	return s, nil
 }
 
 func isCallbackURL(s string) bool {

@@ -59,6 +59,10 @@ type Request struct {
 	Sent []byte
 	// From is the phone number id of the path, where the request has it there; the body then needs none.
 	From string
+	// API is the endpoint of Meta's that the path names, content.MarketingAPI; empty for messages, or where the body says it.
+	API string
+	// OpaqueIsKey takes the message's biz_opaque_callback_data for the idempotency key where it has no other.
+	OpaqueIsKey bool
 	// AnyNumber takes numbers without "+" too, as Cloud API clients write them: they are passed on as they are.
 	AnyNumber bool
 }
