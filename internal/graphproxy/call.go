@@ -45,6 +45,7 @@ type call struct {
 	query   string // as the caller wrote it, without its key
 	via     string // phone_number_id of the query
 	nested  bool   // fields may ask for fields of fields
+	fields  bool   // there are fields
 	more    bool   // fields asks for what a media does not have
 	renamed bool   // fields may give members other names
 	body    bool   // a body may be sent on
@@ -140,6 +141,7 @@ func (c *call) readQuery(raw string) *Error {
 			if err != nil {
 				return parameter("The parameter fields cannot be read")
 			}
+			c.fields = c.fields || strings.Trim(fields, ", ") != ""
 			c.nested = c.nested || strings.ContainsAny(plainFields.ReplaceAllString(fields, ""), `{}()\`) // a{b} and a.fields(b)
 			c.more = c.more || slices.ContainsFunc(strings.Split(fields, ","), func(f string) bool { return !slices.Contains(mediaFields, strings.TrimSpace(f)) })
 			c.renamed = c.renamed || strings.ContainsAny(fields, `(\`) // an alias, in whatever spelling, needs one of them

@@ -183,7 +183,7 @@ func TestTokenGoesToMetaAlone(t *testing.T) {
 				continue // which is where media are
 			}
 			r.on(func(w http.ResponseWriter, _ *http.Request) {
-				_, _ = io.WriteString(w, `{"url":"`+host+`/data","id":"8001"}`)
+				_, _ = io.WriteString(w, `{"url":"`+host+`/data","id":"`+strings.Trim(strings.SplitN(path, "?", 2)[0], "/")+`","sha256":"a"}`)
 			})
 			resp, err := r.client.Get(r.gw.URL + "/v23.0" + path) //nolint:noctx // the client has a time
 			if err != nil {

@@ -109,6 +109,9 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, who Caller, c *c
 	defer a.close()
 	e.status = a.status
 	p.heed(t, a.status, a.header, a.body)
+	if mediaOnly(who, c, t) && a.status < 300 && !isMedia(c, a.body) {
+		return noObject()
+	}
 	p.learn(r.Context(), c, t, a)
 	return p.reply(ctx, w, r, c, t, a, e)
 }

@@ -16,8 +16,11 @@ const learnTime = 2 * time.Second
 // kinds says which ids the answers under an edge hold.
 var kinds = map[string]string{
 	"media": "media", "message_templates": "template", "flows": "flow",
-	"uploads": "upload", "message_history": "history", "phone_numbers": "phone",
+	"uploads": "upload", "message_history": "history", "phone_numbers": "phone", upserts: "template",
 }
+
+// upserts is the one edge whose writes answer with a list: of the templates that were made or changed, one a language.
+const upserts = "upsert_message_templates"
 
 // learn remembers whose the ids are that an answer shows, so that a call which names one finds its WABA, on any gateway:
 // before the caller gets them. Failing, it costs a later call its answer, not this one.
@@ -80,7 +83,7 @@ func learned(c *call, t *target, body []byte) []store.GraphID {
 			ids = append(ids, of(id, kind))
 		}
 	}
-	if c.method != http.MethodGet {
+	if c.method != http.MethodGet && c.edge != upserts {
 		add(shown.ID) // what was made, and no list, which a write has no business to show
 		return ids
 	}

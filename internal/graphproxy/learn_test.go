@@ -50,7 +50,9 @@ func TestLearning(t *testing.T) {
 		{"GET", "/100/message_templates?fields=[%22name.as%5Cu0028id)%22]", `{"data":[{"id":"6666"}]}`, 200, nil},
 		{"POST", "/100/message_templates?fields=name.as(id)", `{"id":"6666"}`, 200, nil},
 		{"POST", "/100/message_templates", `{"data":[{"id":"6666"}]}`, 200, nil},
-		{"POST", "/100/upsert_message_templates", `{"data":[{"id":"6666"}],"id":"6666"}`, 200, nil},
+		{"POST", "/100/upsert_message_templates", `{"data":[{"id":"6003","status":"APPROVED","language":"en"},{"id":"6004"}],"id":"6666"}`, 200, []string{"6003 template 100 -", "6004 template 100 -"}},
+		{"POST", "/100/upsert_message_templates?fields=name.as(id)", `{"data":[{"id":"6666"}]}`, 200, nil},
+		{"DELETE", "/100/upsert_message_templates", `{"data":[{"id":"6666"}]}`, 200, nil},
 		{"DELETE", "/100/message_templates?name=x", `{"id":"6667"}`, 200, nil},
 		{"POST", "/200/flows", `{"id":"8001"}`, 200, []string{"8001 flow 200 -"}},
 		{"POST", "/900/uploads", `{"id":"upload:abc=?sig=x"}`, 200, []string{"upload:abc= upload 100 -"}},
@@ -106,6 +108,7 @@ func TestIDsAreNotTaken(t *testing.T) {
 	}{
 		{"POST", "/100/message_templates", urlencoded, "method=GET&fields=name.as(id)", 400},
 		{"POST", "/100/message_templates", urlencoded, "name=x&fields=name.as(id)", 400}, {"POST", "/100/message_templates", "application/json", `{"name":"x","fields":"name.as(id)"}`, 400},
+		{"POST", "/100/upsert_message_templates", "application/json", `{"languages":["en"],"fields":"name.as(id)"}`, 400},
 		{"POST", "/101/media", form, "--b\r\nContent-Disposition: form-data; name=\"fields\"\r\n\r\nx.as(id)\r\n--b--\r\n", 400},
 		{"POST", "/100/message_templates", "application/json", `{"name":"x"}`, 200}, {"GET", "/100/message_templates", "", "", 200}, {"POST", "/101/media", "", "", 200},
 	} {

@@ -86,6 +86,14 @@ func unseenNeeds(c *call) need {
 	return need{rights: []Right{Admin}, whole: true}
 }
 
+// mediaOnly says that a call which got through as one for a media must have been one: of an id of which nothing is known its
+// answer alone tells, and whoever may not read all that the token reaches gets nothing else of it. Where fields were asked
+// for they are a media's.
+func mediaOnly(who Caller, c *call, t *target) bool {
+	whole := who.May(Read) && len(who.PhoneNumbers) == 0
+	return !whole && c.method == http.MethodGet && c.edge == "" && t.kind == objectNode && t.seen == "" && !c.upload() && !c.fields
+}
+
 func phoneNeeds(c *call) need {
 	switch c.edge {
 	case "media":

@@ -20,6 +20,7 @@ func TestRights(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	r.on(answerUnseen)
 	r.hold([]rightsRow{
 		{"POST", "/101/media", "send", 200}, {"GET", "/5001", "send read", 200}, {"DELETE", "/5001", "send manage", 200}, {"GET", "/5999", "send read", 200},
 		{"POST", "/900/uploads", "send manage", 200}, {"POST", "/upload:x", "send manage", 200}, {"GET", "/upload:x", "send manage read", 200},
@@ -47,6 +48,63 @@ func TestRightsToUnseenIDs(t *testing.T) {
 		{"DELETE", "/5999", "admin", 403}, {"POST", "/5999", "admin", 403}, {"POST", "/5999/business_users?role=ADMIN", "admin", 403}, {"POST", "/5999/business_users?phone_number_id=101", "admin", 403},
 		{"DELETE", "/5999/business_users?phone_number_id=101", "admin", 403},
 	})
+}
+
+// unseenMedia is what Meta answers of a media that the gateway has not seen.
+const unseenMedia = `{"id":"5999","url":"https://lookaside.fbsbx.com/x","sha256":"a"}`
+
+// answerUnseen is Meta with that media.
+func answerUnseen(w http.ResponseWriter, req *http.Request) {
+	if strings.HasSuffix(req.URL.Path, "/5999") {
+		_, _ = io.WriteString(w, unseenMedia)
+		return
+	}
+	_, _ = io.WriteString(w, `{"success":true}`)
+}
+
+// What the token reaches beside media is shown, of an id that was not seen, to who may read all of it.
+func TestUnseenObjectsAreShownToWhoMayReadAll(t *testing.T) {
+	r := newRig(t)
+	r.onlyWABA()
+	for answer, isMedia := range map[string]bool{
+		unseenMedia: true, `{"id":"5999","name":"A person","birthday":"1 May"}`: false, `{"id":"5998","url":"https://lookaside.fbsbx.com/x","sha256":"a"}`: false,
+		`{"id":"5999","url":"https://lookaside.fbsbx.com/x"}`: false, `[1]`: false, `true`: false,
+	} {
+		r.says(http.StatusOK, answer)
+		for _, c := range []struct {
+			phones []string
+			right  Right
+			all    bool
+		}{
+			{nil, Send, false}, {nil, Read, true}, {nil, Admin, true}, {[]string{phone}, Send, false}, {[]string{phone}, Read, false}, {[]string{phone}, Admin, false},
+		} {
+			r.as(c.phones, c.right)
+			for _, path := range []string{"/v23.0/5999", "/v23.0/5999?fields="} {
+				a := r.do("GET", path, "")
+				if isMedia || c.all {
+					if a.status != http.StatusOK {
+						t.Errorf("%v %s gets of %s at %s: %d %s", c.phones, c.right, answer, path, a.status, a.body)
+					}
+					continue
+				}
+				r.wantError(answer, a, http.StatusBadRequest, codeParameter)
+				if strings.Contains(a.body, "person") {
+					t.Errorf("it shows %s", a.body)
+				}
+			}
+		}
+	}
+	r.as([]string{phone}, Send)
+	r.says(http.StatusOK, `{"id":"5999","name":"A person"}`)
+	r.wantError("of a phone number", r.do("GET", "/v23.0/5999?phone_number_id=101", ""), http.StatusBadRequest, codeParameter)
+	if seen := r.seenIDs(); len(seen) != 0 {
+		t.Errorf("remembered: %v", seen)
+	}
+	r.as(nil, Send)
+	r.says(http.StatusBadRequest, `{"error":{"message":"x","code":100,"error_subcode":33}}`)
+	if a := r.do("GET", "/v23.0/5998", ""); a.status != http.StatusBadRequest || !strings.Contains(a.body, `"message":"x"`) {
+		t.Errorf("an error: %d %s", a.status, a.body)
+	}
 }
 
 // onlyWABA takes the second WABA away, so that a key without a bond has but one.
@@ -153,6 +211,7 @@ func TestWhoseID(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	r.on(answerUnseen)
 	var both = []string{phone, otherPhone}
 	for _, c := range []struct {
 		phones []string // of the key; nil: not bound
