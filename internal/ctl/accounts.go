@@ -2,10 +2,12 @@ package ctl
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -13,12 +15,18 @@ import (
 )
 
 var wabasCommand = command{
-	name: "wabas", args: "[--json]", short: "the WABAs",
+	name: "wabas", args: "[--json] | set ID NAME=VALUE…", short: "the WABAs; how the Cloud API ingress answers for one",
 	help: `
 Lists the WABAs with their limits. PUT /v1/wabas/{waba_id} makes one; gatewayctl limits set waba changes its limits.
+wabas set changes how the Cloud API ingress treats the messages of its numbers, within a second:
 
-Example:
-  gatewayctl wabas`,
+  ingress_answer             id (the gateway's, at once) or wamid (Meta's, when it comes in time)
+  ingress_wait_seconds       how long an answer waits for the wamid, 1 to 30
+  opaque_as_idempotency_key  true or false: biz_opaque_callback_data is the idempotency key of a message without another
+
+Examples:
+  gatewayctl wabas
+  gatewayctl wabas set 100000000000001 ingress_answer=wamid ingress_wait_seconds=15`,
 	run: runWABAs,
 }
 
@@ -48,8 +56,15 @@ Examples:
 
 func runWABAs(ctx context.Context, c *cli, fs *flag.FlagSet, args []string) error {
 	asJSON := fs.Bool("json", false, "the gateway's document as it is")
-	if _, err := parse(fs, args, 0, 0); err != nil {
+	found, err := parse(fs, args, 0, -1)
+	if err != nil {
 		return err
+	}
+	if len(found) > 0 {
+		if found[0] != "set" || len(found) < 3 {
+			return wrong("wabas, or wabas set ID NAME=VALUE")
+		}
+		return c.setWABA(ctx, found[1], found[2:])
 	}
 	var a struct {
 		WABAs []struct {
@@ -61,6 +76,7 @@ func runWABAs(ctx context.Context, c *cli, fs *flag.FlagSet, args []string) erro
 			MessagesPerSecond *float64 `json:"messages_per_second"`
 			MessagesPerHour   *float64 `json:"messages_per_hour"`
 			ManagementCalls   *float64 `json:"management_calls_per_hour"`
+			Answer            string   `json:"ingress_answer"`
 		} `json:"wabas"`
 	}
 	raw, err := c.api.get(ctx, "/v1/wabas", &a)
@@ -71,16 +87,49 @@ func runWABAs(ctx context.Context, c *cli, fs *flag.FlagSet, args []string) erro
 		return c.write(raw)
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "WABA\tNAME\tAPP\tPORTFOLIO\tTOKEN\tPER SECOND\tPER HOUR\tMANAGEMENT PER HOUR")
+	fmt.Fprintln(w, "WABA\tNAME\tAPP\tPORTFOLIO\tTOKEN\tPER SECOND\tPER HOUR\tMANAGEMENT PER HOUR\tANSWER")
 	for _, r := range a.WABAs {
 		token := "missing"
 		if r.TokenSet {
 			token = "set"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", flat(r.ID), orDash(&r.Name), orDash(r.AppID), orDash(r.PortfolioID), token,
-			number(r.MessagesPerSecond, "none"), number(r.MessagesPerHour, "none"), number(r.ManagementCalls, "none"))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", flat(r.ID), orDash(&r.Name), orDash(r.AppID), orDash(r.PortfolioID), token,
+			number(r.MessagesPerSecond, "none"), number(r.MessagesPerHour, "none"), number(r.ManagementCalls, "none"), orDash(&r.Answer))
 	}
 	return w.Flush()
+}
+
+// setWABA changes settings of the Cloud API ingress.
+func (c *cli) setWABA(ctx context.Context, id string, args []string) error {
+	settings := []string{"ingress_answer", "ingress_wait_seconds", "opaque_as_idempotency_key"}
+	patch := map[string]any{}
+	for _, arg := range args {
+		name, value, ok := strings.Cut(arg, "=")
+		switch {
+		case !ok || value == "":
+			return wrong("%q is not NAME=VALUE", arg)
+		case !slices.Contains(settings, name):
+			return wrong("a WABA has no setting %q of the ingress, but %s", name, strings.Join(settings, ", "))
+		case name == "ingress_answer":
+			patch[name] = value
+		default: // a number, true or false; what it is not the gateway says
+			var v any
+			if json.Unmarshal([]byte(value), &v) != nil {
+				v = value
+			}
+			patch[name] = v
+		}
+	}
+	var now map[string]any
+	if _, err := c.api.read(ctx, http.MethodPatch, "/v1/wabas/"+url.PathEscape(id), patch, &now, "Content-Type", "application/merge-patch+json"); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.stdout, "waba %s:", clean(id))
+	for _, name := range settings {
+		fmt.Fprintf(c.stdout, " %s=%s", name, clean(fmt.Sprint(now[name])))
+	}
+	_, err := fmt.Fprintln(c.stdout)
+	return err
 }
 
 func runPhones(ctx context.Context, c *cli, fs *flag.FlagSet, args []string) error {

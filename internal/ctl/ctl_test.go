@@ -286,6 +286,26 @@ func TestMessages(t *testing.T) {
 	}
 }
 
+func TestIngressOfAWABA(t *testing.T) {
+	r := start(t)
+	r.want(0, []string{"ANSWER", "id"}, "wabas")
+	r.want(0, []string{"waba 100: ingress_answer=wamid ingress_wait_seconds=15 opaque_as_idempotency_key=true"},
+		"wabas", "set", "100", "ingress_answer=wamid", "ingress_wait_seconds=15", "opaque_as_idempotency_key=true")
+	r.want(0, []string{"wamid"}, "wabas")
+	w, err := r.store.WABA(t.Context(), "100")
+	if err != nil || w.Ingress != (store.Ingress{Answer: store.AnswerWAMID, WaitSeconds: 15, OpaqueIsKey: true}) || w.Name != "Shop" || w.AccessToken == nil {
+		t.Errorf("%+v, %v", w, err)
+	}
+	for _, arg := range []string{"ingress_answer=both", "ingress_wait_seconds=0", "ingress_wait_seconds=soon", "opaque_as_idempotency_key=1"} {
+		name, _, _ := strings.Cut(arg, "=")
+		r.want(1, []string{"422", name}, "wabas", "set", "100", arg)
+	}
+	r.want(1, []string{"404"}, "wabas", "set", "999", "ingress_answer=id")
+	for _, args := range [][]string{{"show"}, {"set", "100"}, {"set", "100", "ingress_answer"}, {"set", "100", "ingress_answer="}, {"set", "100", "name=x"}} {
+		r.want(2, []string{"See gatewayctl wabas --help."}, append([]string{"wabas"}, args...)...)
+	}
+}
+
 func TestAccountsAndKeys(t *testing.T) {
 	r := start(t)
 	r.want(0, []string{"100", "Shop", "set", "5000"}, "wabas")
