@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import * as client from "@whatsapp-cloudapi/client";
-import { delivered, from, key, number, recipients, tooLong, url, wrongKey } from "./lib.mjs";
+import { delivered, downloaded, from, key, number, picture, recipients, tooLong, url, wrongKey } from "./lib.mjs";
 
 const at = { baseUrl: url, accessToken: key, from };
 const next = recipients(4001);
@@ -59,6 +59,15 @@ suite("@whatsapp-cloudapi/client", { concurrency: true }, () => {
     ],
   });
 
+  test("an image that is uploaded and sent by its id", async () => {
+    const { id: mediaId } = await client.uploadMedia({ ...at, file: new Blob([picture], { type: "image/png" }) });
+    const to = next();
+    await delivered(await client.sendImageMessage({ ...at, to, mediaId, caption: "a dot" }), "image", number(to));
+    // The client cannot download: this is how one does that can.
+    const headers = { Authorization: `Bearer ${key}` };
+    const media = await (await fetch(`${url}/v24.0/${mediaId}`, { headers })).json();
+    downloaded(await (await fetch(media.url, { headers })).arrayBuffer(), media, mediaId);
+  });
   test("a template that replies, and a receipt, by the id of an answer", async () => {
     const to = next();
     const { messages: [{ id }] } = await client.sendTextMessage({ ...at, to, text: "first" });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import Client, { MessageType } from "@great-detail/whatsapp";
-import { delivered, from, key, message, number, reaches, recipients, tooLong, url, wrongKey } from "./lib.mjs";
+import { delivered, downloaded, from, key, message, number, picture, reaches, recipients, tooLong, url, wrongKey } from "./lib.mjs";
 
 const connect = (token, more) => new Client({ baseUrl: url, request: { headers: { Authorization: `Bearer ${token}` } }, ...more });
 const sdk = connect(key);
@@ -85,6 +85,18 @@ suite("@great-detail/whatsapp", { concurrency: true }, () => {
     const answers = [await create(input), await create(input)];
     assert.equal(answers[0].messages[0].id, answers[1].messages[0].id);
     await reaches(answers[0].messages[0].id, "delivered");
+  });
+
+  test("a picture that is uploaded, sent by its id, downloaded and deleted", async () => {
+    const { id } = await sdk.media.upload({ phoneNumberID: from, file: new Blob([picture], { type: "image/png" }), filename: "dot.png", mimeType: "image/png" }).json();
+    assert.match(id, /^\d+$/);
+    const to = next();
+    await delivered(await create({ to, type: MessageType.Image, image: { id } }), "image", number(to));
+    const media = await sdk.media.getURL({ mediaID: id }).json();
+    const file = await sdk.media.download({ mediaURL: media.url, request: { headers: { Authorization: `Bearer ${key}` } } });
+    downloaded(await file.arrayBuffer(), media, id);
+    assert.deepEqual(await sdk.media.delete({ mediaID: id, phoneNumberID: from }).json(), { success: true });
+    await refused(sdk.media.getURL({ mediaID: id }).json(), 404, 100);
   });
 
   test("reads of a phone number and of its account are forwarded", async () => {

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { suite, test } from "node:test";
 import { GraphApiError, WhatsAppClient, buildTemplatePayload, buildTemplateSendPayload } from "@kapso/whatsapp-cloud-api";
-import { delivered, from, key, number, reaches, recipients, tooLong, url, wrongKey } from "./lib.mjs";
+import { delivered, downloaded, from, key, number, picture, reaches, recipients, tooLong, url, wrongKey } from "./lib.mjs";
 
 const client = new WhatsAppClient({ baseUrl: url, accessToken: key });
 const { messages } = client;
@@ -141,6 +141,22 @@ suite("@kapso/whatsapp-cloud-api", { concurrency: true }, () => {
   test("mark read, with a typing indicator", async () => {
     assert.deepEqual(await messages.markRead({ phoneNumberId: from, messageId: "wamid.HBgLMTY1MDUwNzY1MjAVAgARGBI5QTND" }), { success: true });
     assert.deepEqual(await messages.markRead({ phoneNumberId: from, messageId: "wamid.HBgLMTY1MDUwNzY1MjAVAgARGBI5QTND", typingIndicator: { type: "text" } }), { success: true });
+  });
+
+  test("an image that is uploaded, sent by its id, downloaded and deleted", async () => {
+    const { media } = client;
+    const { id } = await media.upload({ phoneNumberId: from, type: "image/png", file: picture, fileName: "dot.png" });
+    assert.match(id, /^\d+$/);
+    const to = next();
+    await delivered(meta(await messages.sendImage({ phoneNumberId: from, to, image: { id, caption: "a dot" } })), "image", number(to));
+    const of = { mediaId: id, phoneNumberId: from };
+    const found = await media.get(of);
+    downloaded(await media.download({ ...of, auth: "always" }), { ...found, mime_type: found.mimeType }, id);
+    const without = await media.download({ ...of, auth: "never", as: "response" }); // Meta wants the token, too
+    assert.equal(without.status, 401);
+    assert.deepEqual(await media.delete(of), { success: true });
+    const gone = await media.get(of).then(assert.fail, (err) => err);
+    assert.ok(gone instanceof GraphApiError && gone.code === 100, String(gone));
   });
 
   test("a text that is too long is the client's error, with Meta's code", async () => {

@@ -51,6 +51,17 @@ export async function delivered(answer, type, contact, status = "delivered") {
 /** The contact of an answer to a message to a number. */
 export const number = (to) => ({ input: to, wa_id: to.replaceAll(/\D/g, "") });
 
+/** A picture of one dot: what clients upload, and get back byte for byte. */
+export const picture = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==", "base64");
+
+/** Checks that a media is what was uploaded, by its bytes as they came and where they came from. */
+export function downloaded(bytes, media, id) {
+  assert.equal(media.id, id);
+  assert.ok(media.url.startsWith(`${url}/v`), `${media.url} is at the gateway`);
+  assert.equal(media.mime_type, "image/png");
+  assert.deepEqual(Buffer.from(bytes), picture);
+}
+
 /** A text that no Cloud API takes, which the clients do not look at. */
 export const tooLong = "x".repeat(4097);
 export const wrongKey = "wg_dev_00000000000000000000000000000000";

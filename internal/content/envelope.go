@@ -120,7 +120,7 @@ func (c *checker) recipient(root value) {
 		}
 		return
 	}
-	s := ""
+	var s string
 	if to.kind() == number && len(to.raw()) <= maxDigits && isDigits(to.raw()) { // Graph reads it as the digits that it is
 		s = string(to.raw())
 	} else {
