@@ -35,6 +35,7 @@ func FuzzCheck(f *testing.F) {
 	for _, s := range []string{
 		`null`, `[]`, `{}`, `{"priority":"high","category":"authentication","on_unknown":"resend","reference":"order-17","tags":{"campaign":"spring","":"x"},"callback_url":"https://app.example/wa"}`,
 		`{"send_at":"2026-03-02T09:00:00+01:00","expires_at":"2026-03-02T10:00:00Z","ordering_key":"chat","ordering":{"after":"delivered","timeout_seconds":60},"idempotency_key":"k"}`,
+		`{"api":"marketing_messages","category":"utility"}`, `{"api":"messages"}`, `{"api":"media"}`,
 		`{"expires_at":"2020-01-01T00:00:00Z","idempotency_key":"k"}`, `{"send_at":"9999-12-31T23:59:59-23:59","expires_at":"0000-01-01T00:00:00Z"}`,
 		`{"send_window":{"from":"08:00","to":"21:00","timezone":"Europe/Rome","days":[1,5,5]}}`, `{"send_window":{"from":"21:00","to":"08:00","days":[7]}}`,
 		`{"send_window":{"from":"8:00","to":"24:00","timezone":"posix/Europe/Rome","days":[0,"1",8]}}`, `{"send_window":{"from":"08:00","to":"09:00","timezone":"Europe/./Rome"}}`,
