@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 const graphText = `{"to":"16505551234","type":"text","text":{"body":"hi"}}`
@@ -65,6 +66,22 @@ func TestIngressAnswersWithTheWAMID(t *testing.T) {
 		go func() { done <- g.sendGraph(graphText) }()
 		g.taken(set)
 		check(<-done)
+	}
+	// A message for later is not waited for: the client would have given up.
+	client := &http.Client{Timeout: 25 * time.Second}
+	defer client.CloseIdleConnections()
+	later := strings.Replace(graphText, `{`, `{"gateway":{"send_at":"`+time.Now().Add(time.Hour).UTC().Format(time.RFC3339)+`"},`, 1)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+graphPath, strings.NewReader(later))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+adminKey)
+	res, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _ = res.Body.Close(); res.StatusCode != http.StatusOK {
+		t.Errorf("for later: %d", res.StatusCode)
 	}
 	// Whoever does not want to wait says so; what does not come in time is answered with our id.
 	if id := sentID(t, g.sendGraph(graphText, "Prefer", "wait=0")); strings.HasPrefix(id, "wamid.") {

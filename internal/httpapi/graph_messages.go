@@ -120,6 +120,9 @@ func (a *API) queueGraph(c echo.Context, key access.Key, r intake.Request, set s
 	wait, asked := statedWait(c.Request().Header.Values("Prefer"))
 	if !asked && set.Answer == store.AnswerWAMID {
 		wait = time.Duration(set.WaitSeconds) * time.Second
+		if accepted.EstimatedSendAt.Sub(a.Now()) > wait { // for later, or behind others: it would be waited for in vain
+			wait = 0
+		}
 	}
 	id := accepted.ID.String()
 	if wait > 0 {
