@@ -283,8 +283,8 @@ func (s *Store) recordStatusWAMIDs(ctx context.Context, tx pgx.Tx, order []*stat
 		}
 		seen := make(map[string]bool, 1)
 		for _, st := range c.statuses {
-			if st.WAMID == "" || seen[st.WAMID] || c.old(st) || (st.MessageID == uuid.Nil && st.WAMID == c.row.wamid) {
-				continue
+			if st.WAMID == "" || seen[st.WAMID] || c.old(st) || st.WAMID == c.row.wamid {
+				continue // the row's own was recorded in the transaction that gave it to the row
 			}
 			seen[st.WAMID] = true
 			wamids, firsts, ids = append(wamids, st.WAMID), append(firsts, first), append(ids, c.id)
