@@ -63,8 +63,9 @@ func heard(body []byte) (all []any, err error) {
 			quality, _ := PhoneQuality(c)
 			capability, _ := Capability(c)
 			template, _ := TemplateStatus(c)
-			account, _ := AccountUpdate(c)
-			all = append(all, c.Field, statuses, Inbound(c), phone, errs, quality, capability, template, UserPreferences(c), account)
+			standing, _ := AccountStanding(c)
+			display, decision, _ := PhoneName(c)
+			all = append(all, c.Field, statuses, Inbound(c), phone, errs, quality, capability, template, UserPreferences(c), standing, display, decision, Alerts(c))
 		}
 	}
 	return all, nil

@@ -22,6 +22,7 @@ type InboundMessage struct {
 	Timestamp     time.Time
 	Type          string // text, image …; "system" is Meta's own notice about the user, who has written nothing
 	MediaID       string // of an image, audio, video, document or sticker; else empty
+	NewWAID       string // of a system message that says that the user's number, From, is another now; else empty
 }
 
 // Inbound gives the messages of users in a change, but for elements without an id;
@@ -45,9 +46,16 @@ func Inbound(c Change) []InboundMessage {
 		case "image", "audio", "video", "document", "sticker":
 			media, _ = textOrNumber(member(member(b, kind), "id"))
 		}
+		var newID string
+		if system := member(b, "system"); kind == "system" && clipped(member(system, "type"), maxWord) == "user_changed_number" {
+			if newID, _ = textOrNumber(member(system, "wa_id")); newID == "" {
+				newID, _ = textOrNumber(member(system, "new_wa_id")) // until version 12
+			}
+		}
 		all = append(all, InboundMessage{
 			PhoneNumberID: phoneID, From: clip(from, maxRecipient), FromUserID: clipped(member(b, "from_user_id"), maxRecipient), GroupID: clip(group, maxRecipient),
 			ID: id, Timestamp: moment(member(b, "timestamp")), Type: kind, MediaID: clip(media, maxWord),
+			NewWAID: clip(newID, maxRecipient),
 		})
 		return len(all) < maxInbound
 	})
@@ -177,19 +185,4 @@ func UserPreferences(c Change) []Preference {
 		return len(all) < maxPreferences
 	})
 	return all
-}
-
-// AccountNotice is a change of field account_update.
-type AccountNotice struct {
-	Event    string // DISABLED_UPDATE, ACCOUNT_DELETED, ACCOUNT_VIOLATION …
-	BanState string // DISABLE, REINSTATE, SCHEDULE_FOR_DISABLE; of DISABLED_UPDATE
-}
-
-// AccountUpdate reads an account_update.
-func AccountUpdate(c Change) (AccountNotice, bool) {
-	if c.Field != "account_update" {
-		return AccountNotice{}, false
-	}
-	n := AccountNotice{clipped(member(c.Value, "event"), maxWord), clipped(member(member(c.Value, "ban_info"), "waba_ban_state"), maxWord)}
-	return n, n.Event != ""
 }

@@ -17,12 +17,16 @@ func TestInbound(t *testing.T) {
 	  {"from":12025550102,"from_user_id":"US.7","id":"wamid.I2","timestamp":1760000002,"type":"image","image":{"id":"9"}},
 	  {"from_user_id":"US.8","id":"wamid.I3","timestamp":"never","type":"text","group_id":"g-1"},
 	  {"from":"12025550103","id":"wamid.I4","timestamp":"1760000004","type":"system","system":{"type":"user_changed_number","wa_id":"12025550104","id":"7"}},
+	  {"from":"12025550103","id":"wamid.I6","timestamp":"1760000004","type":"system","system":{"type":"user_changed_number","new_wa_id":12025550104}},
+	  {"from":"12025550103","id":"wamid.I7","timestamp":"1760000004","type":"system","system":{"type":"customer_identity_changed","wa_id":"12025550104"}},
 	  {"from":"12025550105","id":"wamid.I5","timestamp":"1760000005","type":"sticker","sticker":{"id":12},"image":{"id":"8"}}]}`
 	want := []InboundMessage{
 		{PhoneNumberID: "2001", From: "12025550101", ID: "wamid.I1", Timestamp: time.Unix(1760000001, 0).UTC(), Type: "text"},
 		{PhoneNumberID: "2001", From: "12025550102", FromUserID: "US.7", ID: "wamid.I2", Timestamp: time.Unix(1760000002, 0).UTC(), Type: "image", MediaID: "9"},
 		{PhoneNumberID: "2001", FromUserID: "US.8", GroupID: "g-1", ID: "wamid.I3", Type: "text"},
-		{PhoneNumberID: "2001", From: "12025550103", ID: "wamid.I4", Timestamp: time.Unix(1760000004, 0).UTC(), Type: "system"},
+		{PhoneNumberID: "2001", From: "12025550103", ID: "wamid.I4", Timestamp: time.Unix(1760000004, 0).UTC(), Type: "system", NewWAID: "12025550104"},
+		{PhoneNumberID: "2001", From: "12025550103", ID: "wamid.I6", Timestamp: time.Unix(1760000004, 0).UTC(), Type: "system", NewWAID: "12025550104"},
+		{PhoneNumberID: "2001", From: "12025550103", ID: "wamid.I7", Timestamp: time.Unix(1760000004, 0).UTC(), Type: "system"},
 		{PhoneNumberID: "2001", From: "12025550105", ID: "wamid.I5", Timestamp: time.Unix(1760000005, 0).UTC(), Type: "sticker", MediaID: "12"},
 	}
 	if got := Inbound(change("messages", value)); !reflect.DeepEqual(got, want) {
@@ -153,26 +157,6 @@ func TestUserPreferences(t *testing.T) {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
 	}
 	if got := UserPreferences(change("messages", value)); got != nil {
-		t.Errorf("another field: %+v", got)
-	}
-}
-
-func TestAccountUpdate(t *testing.T) {
-	for _, c := range []struct {
-		value string
-		want  AccountNotice
-		ok    bool
-	}{
-		{`{"event":"DISABLED_UPDATE","ban_info":{"waba_ban_state":"REINSTATE","waba_ban_date":"x"}}`, AccountNotice{"DISABLED_UPDATE", "REINSTATE"}, true},
-		{`{"event":"ACCOUNT_VIOLATION","violation_info":{"violation_type":"ADULT"}}`, AccountNotice{Event: "ACCOUNT_VIOLATION"}, true},
-		{`{"ban_info":{"waba_ban_state":"DISABLE"}}`, AccountNotice{BanState: "DISABLE"}, false},
-		{`[]`, AccountNotice{}, false},
-	} {
-		if got, ok := AccountUpdate(change("account_update", c.value)); got != c.want || ok != c.ok {
-			t.Errorf("%s: %+v, %v", c.value, got, ok)
-		}
-	}
-	if got, ok := AccountUpdate(change("account_alerts", `{"event":"DISABLED_UPDATE"}`)); ok {
 		t.Errorf("another field: %+v", got)
 	}
 }

@@ -133,11 +133,16 @@ type StatusUpdate struct {
 	Timestamp       time.Time
 	RecipientID     string // phone number without "+", or group id; may be empty
 	RecipientUserID string // business-scoped user id; may be empty
-	Opaque          string // biz_opaque_callback_data, ours or the caller's
-	Pricing         *Pricing
-	ConversationID  string
-	Errors          []Error
-	Raw             json.RawMessage // the element as it came, part of the body
+	// ParticipantID is, of a message to a group, the member whom the status is about; empty where it is about the message.
+	ParticipantID string
+	Opaque        string // biz_opaque_callback_data, ours or the caller's
+	Pricing       *Pricing
+	// The conversation, where Meta still says it: from version 24 on for free entry points only. Its end comes with sent.
+	ConversationID     string
+	ConversationOrigin string
+	ConversationEnds   time.Time
+	Errors             []Error
+	Raw                json.RawMessage // the element as it came, part of the body
 }
 
 // Pricing is what a status says of a message's price.
@@ -195,8 +200,13 @@ func parseStatus(b []byte) (StatusUpdate, bool) {
 			u.RecipientUserID = clipped(value, maxRecipient)
 		case "biz_opaque_callback_data":
 			u.Opaque = clipped(value, 4*maxOpaque)
+		case "recipient_participant_id":
+			s, _ := textOrNumber(value)
+			u.ParticipantID = clip(s, maxRecipient)
 		case "conversation":
 			u.ConversationID = clipped(member(value, "id"), maxRecipient)
+			u.ConversationOrigin = clipped(member(member(value, "origin"), "type"), maxWord)
+			u.ConversationEnds = moment(member(value, "expiration_timestamp"))
 		case "pricing":
 			u.Pricing = pricing(value)
 		case "errors":

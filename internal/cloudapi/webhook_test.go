@@ -100,7 +100,7 @@ func TestNotificationWithStatuses(t *testing.T) {
 	  "metadata":{"display_phone_number":"12025550100","phone_number_id":"2001"},
 	  "statuses":[
 	   {"id":"wamid.A","status":"sent","timestamp":"1760000001","recipient_id":"12025550101","recipient_user_id":"US.5","biz_opaque_callback_data":"g1:x:1",
-	    "conversation":{"id":"conv1","origin":{"type":"utility"}},"pricing":{"billable":true,"pricing_model":"PMP","type":"regular","category":"utility"}},
+	    "conversation":{"id":"conv1","expiration_timestamp":"1760086400","origin":{"type":"referral_conversion"}},"recipient_type":"group","recipient_participant_id":"12025550109","pricing":{"billable":true,"pricing_model":"PMP","type":"regular","category":"utility"}},
 	   {"id":"wamid.B","status":"failed","timestamp":1760000002,"recipient_id":12025550102,
 	    "errors":[{"code":131026,"title":"Message undeliverable","message":"Message undeliverable","error_data":{"details":"no"},"href":"h"},{"x":1}]},
 	   {"id":"wamid.C","status":"warning","timestamp":"1760000003000","pricing":{"billable":false}},
@@ -130,7 +130,8 @@ func TestNotificationWithStatuses(t *testing.T) {
 	}
 	a := got[0]
 	if a.PhoneNumberID != "2001" || a.DisplayPhone != "12025550100" || a.WAMID != "wamid.A" || a.Status != "sent" || !a.Timestamp.Equal(time.Unix(1760000001, 0)) ||
-		a.RecipientID != "12025550101" || a.RecipientUserID != "US.5" || a.Opaque != "g1:x:1" || a.ConversationID != "conv1" || len(a.Errors) != 0 ||
+		a.RecipientID != "12025550101" || a.RecipientUserID != "US.5" || a.Opaque != "g1:x:1" || a.ConversationID != "conv1" || a.ConversationOrigin != "referral_conversion" ||
+		!a.ConversationEnds.Equal(time.Unix(1760086400, 0)) || a.ParticipantID != "12025550109" || len(a.Errors) != 0 ||
 		!strings.HasPrefix(string(a.Raw), `{"id":"wamid.A"`) || !strings.HasSuffix(string(a.Raw), `"utility"}}`) {
 		t.Errorf("%+v", a)
 	}

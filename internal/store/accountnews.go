@@ -58,20 +58,24 @@ func (s *Store) SetPhoneThroughput(ctx context.Context, tx pgx.Tx, by PhoneRef, 
 
 // SetPortfolioTier keeps Meta's messaging limit of the portfolio of a WABA: its tier, and the unique recipients in 24
 // hours that go with it, nil for no limit. A tier that the portfolio has already changes nothing, so that an operator may
-// go below it. changed says that the limit is another now.
-func (s *Store) SetPortfolioTier(ctx context.Context, tx pgx.Tx, wabaID, tier string, limit *int, source string) (changed bool, err error) {
+// go below it; nor does a word that is older than the one it is from, or of the same second with a name that sorts later.
+// changed says that the limit is another now.
+func (s *Store) SetPortfolioTier(ctx context.Context, tx pgx.Tx, wabaID, tier string, limit *int, at time.Time, source string) (changed bool, err error) {
 	rows, err := tx.Query(ctx, `
 		WITH old AS MATERIALIZED (
-			SELECT portfolio_id, unique_recipients_per_day IS DISTINCT FROM $3::integer AS differs FROM portfolios
-			WHERE portfolio_id = (SELECT portfolio_id FROM wabas WHERE waba_id = $1::text) AND tier IS DISTINCT FROM $2::text
+			SELECT portfolio_id, tier IS DISTINCT FROM $2::text AND unique_recipients_per_day IS DISTINCT FROM $3::integer AS differs FROM portfolios
+			WHERE portfolio_id = (SELECT portfolio_id FROM wabas WHERE waba_id = $1::text)
+			  AND (tier IS DISTINCT FROM $2::text OR tier_at IS DISTINCT FROM $5::timestamptz)
+			  AND (tier_at IS NULL OR tier_at < $5::timestamptz OR (tier_at = $5::timestamptz AND tier > $2::text))
 			FOR NO KEY UPDATE
 		)
-		UPDATE portfolios p SET tier = $2::text, unique_recipients_per_day = $3::integer,
+		UPDATE portfolios p SET tier_at = $5::timestamptz, tier = $2::text,
+			unique_recipients_per_day = CASE WHEN p.tier IS DISTINCT FROM $2::text THEN $3::integer ELSE p.unique_recipients_per_day END,
 			limit_source = CASE WHEN old.differs THEN $4::text ELSE p.limit_source END,
 			limit_changed_at = CASE WHEN old.differs THEN clock_timestamp() ELSE p.limit_changed_at END,
-			updated_at = clock_timestamp()
+			updated_at = CASE WHEN p.tier IS DISTINCT FROM $2::text THEN clock_timestamp() ELSE p.updated_at END
 		FROM old WHERE p.portfolio_id = old.portfolio_id
-		RETURNING old.differs`, wabaID, tier, limit, source)
+		RETURNING old.differs`, wabaID, tier, limit, source, at)
 	if err != nil {
 		return false, fmt.Errorf("setting the tier of the portfolio of WABA %s: %w", wabaID, err)
 	}

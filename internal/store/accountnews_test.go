@@ -88,7 +88,7 @@ func TestSetPortfolioTier(t *testing.T) {
 		{"100", "TIER_OTHER", nil, false, "TIER_OTHER none webhook t"},
 	} {
 		inTx(t, s, func(tx pgx.Tx) error {
-			changed, err := s.SetPortfolioTier(t.Context(), tx, c.waba, c.tier, c.limit, store.SourceWebhook)
+			changed, err := s.SetPortfolioTier(t.Context(), tx, c.waba, c.tier, c.limit, time.Unix(1_790_000_000+int64(i), 0), store.SourceWebhook)
 			if changed != c.changed {
 				t.Errorf("case %d: changed is %t", i, changed)
 			}

@@ -159,6 +159,9 @@ func (o *Outcome) detail() map[string]any {
 	if o.Reason != "" {
 		d["reason"] = o.Reason
 	}
+	if o.MessageStatus != "" && o.MessageStatus != "accepted" {
+		d["message_status"] = o.MessageStatus // Meta holds it back
+	}
 	return d
 }
 

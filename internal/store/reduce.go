@@ -55,7 +55,7 @@ func (c *statusChange) reduce() {
 		}
 		c.proven = c.proven || (moves && st.MessageID != uuid.Nil && st.Try == c.row.try)
 		switch {
-		case !moves || (word == message.Failed && (old || !c.counts(st))):
+		case !moves || (word == message.Failed && (old || st.Participant != "" || !c.counts(st))):
 			continue
 		case word == message.Failed:
 			failure = earlier(failure, st)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,8 +28,13 @@ type Status struct {
 	At      time.Time
 	Errors  []StatusError
 	Pricing *StatusPricing
+	// Conversation is nil where the status does not say.
+	Conversation *StatusConversation
 	// RecipientID is the wa_id of the recipient, "" where the status does not say.
 	RecipientID string
+	// Participant is the member of a group whom the status is about; "" where it is about the message. The first member's
+	// sent, delivered or read counts as the message's; a member's failed does not, since the others may have it.
+	Participant string
 	// Patient says that the status can be applied again a moment later, should the answer to its try be recorded by then.
 	Patient bool
 }
@@ -46,6 +52,14 @@ type StatusPricing struct {
 	Model    string `json:"model,omitempty"`
 	Type     string `json:"type,omitempty"`
 	Category string `json:"category,omitempty"`
+}
+
+// StatusConversation is what a status says of the conversation.
+type StatusConversation struct {
+	ID     string `json:"id,omitempty"`
+	Origin string `json:"origin,omitempty"`
+	// ExpiresAt is when it ends: until then messages of a free entry point cost nothing.
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 }
 
 // Applied says what came of a set of statuses.
@@ -341,20 +355,31 @@ func (s *Store) insertStatusEvents(ctx context.Context, tx pgx.Tx, order []*stat
 	return nil
 }
 
-// detail is what an event keeps of a status: price and errors, and nothing that says who the recipient is.
+// detail is what an event keeps of a status: price, conversation and errors, and nothing that says who the recipient is: a
+// member of a group is masked.
 func (st *Status) detail() (*string, error) {
-	if len(st.Errors) == 0 && st.Pricing == nil {
+	if len(st.Errors) == 0 && st.Pricing == nil && st.Conversation == nil && st.Participant == "" {
 		return nil, nil
 	}
 	raw, err := json.Marshal(struct {
-		Errors  []StatusError  `json:"errors,omitempty"`
-		Pricing *StatusPricing `json:"pricing,omitempty"`
-	}{st.Errors, st.Pricing})
+		Errors       []StatusError       `json:"errors,omitempty"`
+		Pricing      *StatusPricing      `json:"pricing,omitempty"`
+		Conversation *StatusConversation `json:"conversation,omitempty"`
+		Participant  string              `json:"participant,omitempty"`
+	}{st.Errors, st.Pricing, st.Conversation, masked(st.Participant)})
 	if err != nil {
 		return nil, err
 	}
 	text := string(raw)
 	return &text, nil
+}
+
+// masked leaves the first and the last two characters of a number, as the reports do.
+func masked(number string) string {
+	if n := len(number); n > 6 {
+		return number[:2] + strings.Repeat("*", n-4) + number[n-2:]
+	}
+	return strings.Repeat("*", len(number))
 }
 
 // relatedID gives a second id that belongs to an event's, of the same millisecond and always the same.

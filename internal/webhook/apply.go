@@ -141,6 +141,8 @@ type outcome struct {
 	applied   store.Applied
 	// unknownCodes counts errors with a code that nobody knows.
 	unknownCodes int
+	// alerts counts what was not known of accounts.
+	alerts map[cloudapi.Severity]int
 }
 
 func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) (outcome, error) {
@@ -163,11 +165,12 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 	if done.unknownCodes, err = r.followFailures(ctx, tx, applied); err != nil {
 		return outcome{}, err
 	}
-	unknown, err := r.followNotices(ctx, tx, all)
+	unknown, alerts, err := r.followNotices(ctx, tx, all)
 	if err != nil {
 		return outcome{}, err
 	}
 	done.unknownCodes += unknown
+	done.alerts = alerts
 	heard := make(map[string]time.Time)
 	for _, p := range all {
 		for _, phone := range p.heard {
@@ -224,6 +227,9 @@ func (r *Receiver) count(ctx context.Context, done outcome) {
 	r.metrics.twice.Add(float64(done.applied.Duplicates))
 	r.metrics.redos.Add(float64(len(done.applied.Redos)))
 	r.metrics.unknownCodes.Add(float64(done.unknownCodes))
+	for severity, n := range done.alerts {
+		r.metrics.alerts.WithLabelValues(severity.String()).Add(float64(n))
+	}
 	if done.applied.Duplicates > 0 {
 		r.log.ErrorContext(ctx, "messages were accepted twice by Meta", "wamids", done.applied.Duplicates)
 	}
@@ -253,7 +259,7 @@ func read(w store.WaitingWebhook) payload {
 		}
 		for _, change := range entry.Changes {
 			updates := cloudapi.Statuses(change)
-			p.notices.read(clean(entry.ID), at, change)
+			p.notices.read(clean(entry.ID), entry.Time, at, w.ID, change)
 			p.changes = append(p.changes, kindOf(change.Field, len(updates)))
 			for _, u := range updates {
 				p.statuses = append(p.statuses, p.status(u))
@@ -288,7 +294,13 @@ func (p *payload) status(u cloudapi.StatusUpdate) store.Status {
 	s := store.Status{
 		EventID: eventID(p.raw.ID, len(p.statuses)),
 		WAMID:   clean(u.WAMID), Status: clean(u.Status), At: u.Timestamp,
-		RecipientID: clean(u.RecipientID), Patient: p.raw.Age < matchFor,
+		RecipientID: clean(u.RecipientID), Participant: clean(u.ParticipantID), Patient: p.raw.Age < matchFor,
+	}
+	if u.ConversationID != "" || u.ConversationOrigin != "" {
+		s.Conversation = &store.StatusConversation{ID: clean(u.ConversationID), Origin: clean(u.ConversationOrigin)}
+		if !u.ConversationEnds.IsZero() {
+			s.Conversation.ExpiresAt = &u.ConversationEnds
+		}
 	}
 	if s.At.IsZero() {
 		s.At = p.raw.ReceivedAt

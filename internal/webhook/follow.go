@@ -13,8 +13,6 @@ import (
 
 // Codes that notices of Meta stand for, or lift.
 const (
-	codeLocked           = 131031 // the WABA is disabled
-	codeViolation        = 368
 	codeSpam             = 131048
 	codeTemplatePaused   = 132015
 	codeTemplateDisabled = 132016
@@ -33,8 +31,8 @@ const (
 )
 
 // followNotices does what notifications say beside statuses: once each, though a notification may be applied again for the
-// sake of a status that waits.
-func (r *Receiver) followNotices(ctx context.Context, tx pgx.Tx, all []payload) (unknown int, err error) {
+// sake of a status that waits. alerts counts those that were not known, by severity.
+func (r *Receiver) followNotices(ctx context.Context, tx pgx.Tx, all []payload) (unknown int, alerts map[cloudapi.Severity]int, err error) {
 	var told []payload
 	for _, p := range all {
 		if !p.raw.Applied && !p.notices.empty() {
@@ -42,25 +40,32 @@ func (r *Receiver) followNotices(ctx context.Context, tx pgx.Tx, all []payload) 
 		}
 	}
 	if len(told) == 0 {
-		return 0, nil
+		return 0, nil, nil
 	}
 	if err := r.followInbound(ctx, tx, told); err != nil {
-		return 0, err
+		return 0, nil, err
+	}
+	if err := r.followNumbers(ctx, tx, told); err != nil {
+		return 0, nil, err
 	}
 	if unknown, err = r.followErrors(ctx, tx, told); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	for i := range told {
 		n := &told[i].notices
-		for _, follow := range []func(context.Context, pgx.Tx, *notices) error{
-			r.followQuality, r.followTemplates, r.followPreferences, r.followAccounts,
-		} {
+		for _, follow := range []func(context.Context, pgx.Tx, *notices) error{r.followTemplates, r.followPreferences} {
 			if err := follow(ctx, tx, n); err != nil {
-				return 0, err
+				return 0, nil, err
 			}
 		}
 	}
-	return unknown, nil
+	for _, follow := range []func(context.Context, pgx.Tx, []payload) error{r.followQuality, r.followNames, r.followStandings} {
+		if err := follow(ctx, tx, told); err != nil {
+			return 0, nil, err
+		}
+	}
+	alerts, err = r.keepAlerts(ctx, tx, told)
+	return unknown, alerts, err
 }
 
 // followInbound counts what came in, opens service windows and notes whose the media are.
@@ -102,60 +107,6 @@ func (r *Receiver) followInbound(ctx context.Context, tx pgx.Tx, all []payload) 
 		open = append(open, w)
 	}
 	return r.deps.Store.OpenWindows(ctx, tx, open)
-}
-
-// followQuality takes in what Meta says of throughput, tiers and quality.
-func (r *Receiver) followQuality(ctx context.Context, tx pgx.Tx, n *notices) error {
-	for _, q := range n.quality {
-		var phones []string
-		var err error
-		if shown := digits(q.is.DisplayPhoneNumber); shown != "" {
-			if phones, err = r.deps.Store.PhonesByDisplay(ctx, tx, q.waba, shown); err != nil {
-				return err
-			}
-		}
-		if q.is.Event == "THROUGHPUT_UPGRADE" {
-			for _, phone := range phones {
-				changed, err := r.deps.Store.SetPhoneThroughput(ctx, tx, store.PhoneRef{ID: phone}, upgradedPerSecond, "HIGH", store.SourceWebhook)
-				if err != nil {
-					return err
-				}
-				if changed {
-					r.log.InfoContext(ctx, "a phone number's limit was raised by a notice of Meta", "phone_number_id", phone, "per_second", upgradedPerSecond)
-				}
-			}
-		}
-		if q.is.Event != "FLAGGED" && q.is.Event != "DOWNGRADE" && len(phones) > 0 {
-			if err := r.lift(ctx, tx, "phone", phones, codeSpam); err != nil {
-				return err
-			}
-		}
-		if err := r.setTier(ctx, tx, q.waba, q.is.MaxDaily); err != nil {
-			return err
-		}
-	}
-	for _, c := range n.capability {
-		if err := r.setTier(ctx, tx, c.waba, c.is); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *Receiver) setTier(ctx context.Context, tx pgx.Tx, waba, tier string) error {
-	n, unlimited, ok := cloudapi.TierLimit(tier)
-	if !ok {
-		return nil
-	}
-	limit := &n
-	if unlimited {
-		limit = nil
-	}
-	changed, err := r.deps.Store.SetPortfolioTier(ctx, tx, waba, tier, limit, store.SourceWebhook)
-	if changed {
-		r.log.InfoContext(ctx, "a portfolio's messaging limit was set by a notice of Meta", "waba", waba, "tier", tier)
-	}
-	return err
 }
 
 // followTemplates holds the messages of a template that Meta has paused or disabled, and lets them go when it is back.
@@ -217,23 +168,6 @@ func (r *Receiver) followPreferences(ctx context.Context, tx pgx.Tx, n *notices)
 	}
 	for waba, users := range resumed {
 		if _, err := r.deps.Store.DropSuppressions(ctx, tx, waba, marketing, users); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// followAccounts pauses a WABA that Meta has disabled, and lifts that when it is reinstated.
-func (r *Receiver) followAccounts(ctx context.Context, tx pgx.Tx, n *notices) error {
-	for _, a := range n.accounts {
-		var err error
-		switch {
-		case a.is.Event == "ACCOUNT_DELETED", a.is.Event == "DISABLED_UPDATE" && a.is.BanState == "DISABLE":
-			err = r.keepNoticed(ctx, tx, scopeKey{"waba", a.waba}, time.Time{}, codeLocked, "The account is disabled")
-		case a.is.Event == "DISABLED_UPDATE" && a.is.BanState == "REINSTATE":
-			err = r.lift(ctx, tx, "waba", []string{a.waba}, codeLocked, codeViolation)
-		}
-		if err != nil {
 			return err
 		}
 	}

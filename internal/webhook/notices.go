@@ -1,9 +1,14 @@
 package webhook
 
 import (
+	"cmp"
+	"fmt"
 	"time"
 
+	"github.com/google/uuid"
+
 	"wagate/internal/cloudapi"
+	"wagate/internal/store"
 )
 
 // notices are what a notification says beside statuses.
@@ -14,8 +19,13 @@ type notices struct {
 	capability  []ofWABA[string]
 	templates   []ofWABA[cloudapi.TemplateNotice]
 	preferences []ofWABA[cloudapi.Preference]
-	accounts    []ofWABA[cloudapi.AccountNotice]
+	standings   []ofWABA[cloudapi.AccountWord]
+	names       []ofWABA[phoneName]
+	alerts      []store.Alert
 }
+
+// phoneName is Meta's decision on the name that a phone number shows.
+type phoneName struct{ display, decision string }
 
 // ofWABA is a notice about a WABA and the time of its entry, or of its receipt.
 type ofWABA[T any] struct {
@@ -31,7 +41,8 @@ type scopedErrors struct {
 	errs        []cloudapi.Error
 }
 
-func (n *notices) read(wabaID string, at time.Time, c cloudapi.Change) {
+// read adds what a change says. told is Meta's time of it, zero where it gives none; at is never zero, nor after the receipt.
+func (n *notices) read(wabaID string, told, at time.Time, raw uuid.UUID, c cloudapi.Change) {
 	n.inbound = append(n.inbound, cloudapi.Inbound(c)...)
 	if phone, errs := cloudapi.ValueErrors(c); len(errs) > 0 {
 		n.errors = append(n.errors, scopedErrors{wabaID, clean(phone), at, errs})
@@ -48,11 +59,33 @@ func (n *notices) read(wabaID string, at time.Time, c cloudapi.Change) {
 	for _, p := range cloudapi.UserPreferences(c) {
 		n.preferences = append(n.preferences, ofWABA[cloudapi.Preference]{wabaID, at, p})
 	}
-	if a, ok := cloudapi.AccountUpdate(c); ok {
-		n.accounts = append(n.accounts, ofWABA[cloudapi.AccountNotice]{wabaID, at, a})
+	if w, ok := cloudapi.AccountStanding(c); ok {
+		w.Word = clean(w.Word)
+		n.standings = append(n.standings, ofWABA[cloudapi.AccountWord]{wabaID, at, w})
+	}
+	if display, decision, ok := cloudapi.PhoneName(c); ok {
+		n.names = append(n.names, ofWABA[phoneName]{wabaID, at, phoneName{display, clean(decision)}})
+	}
+	for i, a := range cloudapi.Alerts(c) {
+		alert := store.Alert{
+			At: at, WABAID: clean(cmp.Or(a.WABAID, wabaID)), PhoneNumberID: clean(a.PhoneNumberID), DisplayPhoneNumber: clean(a.DisplayPhone),
+			Field: c.Field, Event: clean(a.Event), Severity: int16(a.Severity), Detail: make(map[string]string, len(a.Detail)), WebhookID: raw,
+		}
+		if c.Field == "messages" {
+			alert.Field = "errors"
+		}
+		for name, text := range a.Detail {
+			alert.Detail[clean(name)] = clean(text)
+		}
+		said := at
+		if !told.IsZero() {
+			said = told
+		}
+		alert.ID = store.AlertID(wabaID, fmt.Sprintf("%s/%d", c.Field, i), said, !told.IsZero(), c.Value)
+		n.alerts = append(n.alerts, alert)
 	}
 }
 
 func (n *notices) empty() bool {
-	return len(n.inbound)+len(n.errors)+len(n.quality)+len(n.capability)+len(n.templates)+len(n.preferences)+len(n.accounts) == 0
+	return len(n.inbound)+len(n.errors)+len(n.quality)+len(n.capability)+len(n.templates)+len(n.preferences)+len(n.standings)+len(n.names)+len(n.alerts) == 0
 }

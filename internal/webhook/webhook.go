@@ -138,6 +138,7 @@ type metrics struct {
 	redos    prometheus.Counter
 
 	unknownCodes prometheus.Counter
+	alerts       *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -164,8 +165,11 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	m.unknownCodes = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "wagate_webhook_unknown_codes_total", Help: "Errors in notifications with a code that nobody knows.",
 	})
+	m.alerts = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "wagate_account_alerts_total", Help: "What Meta said of accounts and phone numbers (GET /v1/alerts), by severity.",
+	}, []string{"severity"})
 	if reg != nil {
-		reg.MustRegister(m.payloads, m.changes, m.statuses, m.aside, m.twice, m.redos, m.unknownCodes)
+		reg.MustRegister(m.alerts, m.payloads, m.changes, m.statuses, m.aside, m.twice, m.redos, m.unknownCodes)
 	}
 	return m
 }
