@@ -85,7 +85,7 @@ func FuzzRead(f *testing.F) {
 			ids[s.EventID] = true
 		}
 		n := &p.notices
-		rows := len(p.statuses) + len(p.changes) + len(n.inbound) + len(n.quality) + len(n.capability) + len(n.templates) + len(n.preferences) + len(n.standings)+len(n.names)+len(n.alerts)
+		rows := len(p.statuses) + len(p.changes) + len(n.inbound) + len(n.quality) + len(n.capability) + len(n.templates) + len(n.preferences) + len(n.standings) + len(n.names) + len(n.alerts)
 		for _, s := range p.statuses {
 			rows += len(s.Errors)
 		}
