@@ -32,7 +32,7 @@ func (s Severity) String() string {
 func ParseSeverity(word string) (Severity, bool) {
 	for i, s := range severities {
 		if s == word {
-			return Severity(i), true //nolint:gosec // three words
+			return Severity(i), true
 		}
 	}
 	return 0, false

@@ -274,6 +274,9 @@ func (d *Dispatcher) sweep(ctx context.Context) error {
 	if _, err := d.store.SweepInbound(ctx, 1000); err != nil {
 		return err
 	}
+	if err := d.store.SweepAccountNews(ctx, 1000); err != nil {
+		return err
+	}
 	d.window, _, err = d.store.SweepWindows(ctx, d.window, 1000)
 	return err
 }

@@ -154,6 +154,7 @@ func (a *API) routes() {
 	e.DELETE("/v1/pauses/:id", a.authed(access.Manage, unrestricted(a.deletePause)))
 
 	a.webhookRoutes()
+	e.GET("/v1/alerts", a.authed(access.Manage, unrestricted(a.listAlerts)))
 
 	e.POST("/v1/keys", a.authed(access.Admin, unrestricted(a.postKey)))
 	e.GET("/v1/keys", a.authed(access.Admin, unrestricted(a.listKeys)))

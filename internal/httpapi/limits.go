@@ -181,6 +181,7 @@ type phoneStateView struct {
 	Lane         string           `json:"lane,omitempty"`
 	Owner        *string          `json:"owner"`
 	PublishedAt  *time.Time       `json:"published_at"`
+	standingView
 }
 
 func (a *API) getPhoneNumber(c echo.Context, key access.Key) error {
@@ -235,6 +236,9 @@ func (a *API) getPhoneNumber(c echo.Context, key access.Key) error {
 		if h.PhoneNumberID == id {
 			view.Held[h.Kind] += h.Messages
 		}
+	}
+	if view.standingView, err = a.standing(ctx, "phone", id); err != nil {
+		return err
 	}
 	return c.JSON(http.StatusOK, view)
 }

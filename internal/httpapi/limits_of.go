@@ -42,6 +42,7 @@ type wabaStateView struct {
 	LastError    *lastErrorView   `json:"last_error"`
 	Owner        *string          `json:"owner"`
 	PublishedAt  *time.Time       `json:"published_at"`
+	standingView
 }
 
 func (a *API) getWABA(c echo.Context, _ access.Key) error {
@@ -87,6 +88,9 @@ func (a *API) getWABA(c echo.Context, _ access.Key) error {
 	}
 	for _, h := range held {
 		view.Held[h.Kind] += h.Messages
+	}
+	if view.standingView, err = a.standing(ctx, "waba", row.ID); err != nil {
+		return err
 	}
 	return c.JSON(http.StatusOK, view)
 }

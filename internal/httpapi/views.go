@@ -12,35 +12,37 @@ import (
 
 // messageView is a message as callers get it.
 type messageView struct {
-	ID          uuid.UUID         `json:"id"`
-	From        string            `json:"from"`
-	WABAID      string            `json:"waba_id"`
-	To          string            `json:"to"`
-	Type        string            `json:"type"`
-	Status      string            `json:"status"`
-	WAMID       *string           `json:"wamid"`
-	Tries       int               `json:"tries"`
-	Error       *errorView        `json:"error"`
-	HeldBy      *heldView         `json:"held_by"`
-	Priority    string            `json:"priority"`
-	Category    *string           `json:"category"`
-	OnUnknown   string            `json:"on_unknown"`
-	API         string            `json:"api"`
-	CreatedAt   time.Time         `json:"created_at"`
-	SendAt      *time.Time        `json:"send_at"`
-	ExpiresAt   *time.Time        `json:"expires_at"`
-	AcceptedAt  *time.Time        `json:"accepted_at"`
-	SentAt      *time.Time        `json:"sent_at"`
-	DeliveredAt *time.Time        `json:"delivered_at"`
-	ReadAt      *time.Time        `json:"read_at"`
-	PlayedAt    *time.Time        `json:"played_at"`
-	FailedAt    *time.Time        `json:"failed_at"`
-	Unknown     *unknownView      `json:"unknown"`
-	Pricing     *pricingView      `json:"pricing"`
-	Template    *templateView     `json:"template"`
-	Reference   *string           `json:"reference"`
-	Tags        map[string]string `json:"tags"`
-	ResendOf    *uuid.UUID        `json:"resend_of"`
+	ID     uuid.UUID `json:"id"`
+	From   string    `json:"from"`
+	WABAID string    `json:"waba_id"`
+	To     string    `json:"to"`
+	Type   string    `json:"type"`
+	Status string    `json:"status"`
+	WAMID  *string   `json:"wamid"`
+	// MessageStatus is Meta's word in its answer: accepted, held_for_quality_assessment, paused.
+	MessageStatus *string           `json:"message_status"`
+	Tries         int               `json:"tries"`
+	Error         *errorView        `json:"error"`
+	HeldBy        *heldView         `json:"held_by"`
+	Priority      string            `json:"priority"`
+	Category      *string           `json:"category"`
+	OnUnknown     string            `json:"on_unknown"`
+	API           string            `json:"api"`
+	CreatedAt     time.Time         `json:"created_at"`
+	SendAt        *time.Time        `json:"send_at"`
+	ExpiresAt     *time.Time        `json:"expires_at"`
+	AcceptedAt    *time.Time        `json:"accepted_at"`
+	SentAt        *time.Time        `json:"sent_at"`
+	DeliveredAt   *time.Time        `json:"delivered_at"`
+	ReadAt        *time.Time        `json:"read_at"`
+	PlayedAt      *time.Time        `json:"played_at"`
+	FailedAt      *time.Time        `json:"failed_at"`
+	Unknown       *unknownView      `json:"unknown"`
+	Pricing       *pricingView      `json:"pricing"`
+	Template      *templateView     `json:"template"`
+	Reference     *string           `json:"reference"`
+	Tags          map[string]string `json:"tags"`
+	ResendOf      *uuid.UUID        `json:"resend_of"`
 }
 
 type errorView struct {
@@ -74,7 +76,7 @@ type templateView struct {
 
 func viewMessage(m store.Message) messageView {
 	v := messageView{
-		ID: m.ID, From: m.PhoneNumberID, WABAID: m.WABAID, To: m.Recipient, Type: m.Type, Status: m.Status, WAMID: m.WAMID, Tries: m.Tries,
+		ID: m.ID, From: m.PhoneNumberID, WABAID: m.WABAID, To: m.Recipient, Type: m.Type, Status: m.Status, WAMID: m.WAMID, MessageStatus: m.MessageStatus, Tries: m.Tries,
 		Priority: message.Priority(m.Priority).String(), Category: m.Category, OnUnknown: m.OnUnknown, API: "messages",
 		CreatedAt: m.CreatedAt.UTC(), SendAt: utc(m.SendAt), ExpiresAt: utc(m.ExpiresAt), AcceptedAt: utc(m.AcceptedAt), SentAt: utc(m.SentAt),
 		DeliveredAt: utc(m.DeliveredAt), ReadAt: utc(m.ReadAt), PlayedAt: utc(m.PlayedAt), FailedAt: utc(m.FailedAt),
