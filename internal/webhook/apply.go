@@ -90,19 +90,30 @@ func (r *Receiver) applyEach(ctx context.Context, n int) error {
 			r.metrics.aside.Inc()
 		}
 		r.log.ErrorContext(ctx, "webhook not applied", "webhook_id", w.ID, "set_aside", result.Done, "error", problem(err))
-		err = r.deps.Store.InTx(ctx, func(tx pgx.Tx) error {
-			return r.deps.Store.FinishRaw(ctx, tx, []store.RawResult{result})
-		})
-		if err != nil {
+		if err := r.finishAlone(ctx, result); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// applySet applies the notifications that wait longest, in one transaction, and gives what it had taken.
-func (r *Receiver) applySet(ctx context.Context, limit int) (set []store.WaitingWebhook, more bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, applyWait)
+// finishAlone records what came of one notification. It fails where the database is away: then that was the trouble, and nothing
+// is held against the notification.
+func (r *Receiver) finishAlone(ctx context.Context, result store.RawResult) error {
+	ctx, cancel := context.WithTimeout(ctx, keepWait)
+	defer cancel()
+	return r.deps.Store.InTx(ctx, func(tx pgx.Tx) error {
+		return r.deps.Store.FinishRaw(ctx, tx, []store.RawResult{result})
+	})
+}
+
+// errTooLong says that a set was given up after applyWait, though the database answers: one of its notifications may be why.
+var errTooLong = errors.New("it takes too long")
+
+// applySet applies the notifications that wait longest, in one transaction, and gives what it had taken. Where that takes
+// longer than applyWait it fails with errTooLong.
+func (r *Receiver) applySet(outer context.Context, limit int) (set []store.WaitingWebhook, more bool, err error) {
+	ctx, cancel := context.WithTimeout(outer, r.applyWait)
 	defer cancel()
 	var done outcome
 	err = r.deps.Store.InTx(ctx, func(tx pgx.Tx) error {
@@ -129,6 +140,11 @@ func (r *Receiver) applySet(ctx context.Context, limit int) (set []store.Waiting
 		if r.applied != nil {
 			r.applied(done)
 		}
+	}
+	// Without a set it is the database that does not answer. Postgres has a bound of its own for each statement.
+	pg, _ := errors.AsType[*pgconn.PgError](err)
+	if err != nil && len(set) > 0 && outer.Err() == nil && (ctx.Err() != nil || pg != nil && pg.Code == "57014") {
+		err = fmt.Errorf("%w: %w", errTooLong, err)
 	}
 	return set, more, err
 }
@@ -340,6 +356,9 @@ const (
 )
 
 func faultOf(err error) fault {
+	if errors.Is(err, errTooLong) {
+		return unclear
+	}
 	if store.Unavailable(err) || errors.Is(err, context.Canceled) {
 		return passing
 	}
@@ -358,6 +377,9 @@ func faultOf(err error) fault {
 
 // problem says what went wrong without what a detail of Postgres may quote from the data.
 func problem(err error) string {
+	if errors.Is(err, errTooLong) {
+		return errTooLong.Error()
+	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return "database error " + pg.Code
 	}

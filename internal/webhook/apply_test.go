@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"wagate/internal/cloudapi"
 	"wagate/internal/pgtest"
@@ -227,5 +228,32 @@ func TestRealPayloadsAreAllTakenIn(t *testing.T) {
 	}
 	if n := scalar[int](t, pool, `SELECT count(*) FROM webhook_raw WHERE error IS NOT NULL AND error NOT LIKE 'no message for %'`); n != 0 {
 		t.Errorf("%d set aside", n)
+	}
+}
+
+// A notification that keeps the database busy for longer than a set may take is found out, and set aside alone.
+func TestWhatTakesTooLongDoesNotStopTheOthers(t *testing.T) {
+	pool := pgtest.New(t)
+	ids := putMessages(t, pool, 5)
+	exec(t, pool, `CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		IF NEW.wamid = 'wamid.2' THEN PERFORM pg_sleep(60); END IF; RETURN NEW; END $$;
+		CREATE TRIGGER dawdle BEFORE INSERT ON message_events FOR EACH ROW EXECUTE FUNCTION dawdle()`)
+	r := receiver(t, pool)
+	r.applyWait = time.Second
+	for i, id := range ids {
+		take(t, r, notification(status(fmt.Sprintf("wamid.%d", i), "sent", cloudapi.Token(id.String(), 1), i)))
+	}
+	for range 5 * maxAttempts {
+		drain(t, r)
+		exec(t, pool, `UPDATE webhook_raw SET received_at = received_at - interval '1 hour' WHERE processed_at IS NULL`)
+		if scalar[int](t, pool, `SELECT count(*) FROM webhook_raw WHERE processed_at IS NULL`) == 0 {
+			break
+		}
+	}
+	if n := scalar[int](t, pool, `SELECT count(*) FROM messages WHERE status = 'sent'`); n != 4 {
+		t.Errorf("%d of 4 applied", n)
+	}
+	if !scalar[bool](t, pool, `SELECT count(*) = 1 AND min(attempts) = $1 AND min(error) = $2 FROM webhook_raw WHERE error IS NOT NULL AND processed_at IS NOT NULL`, maxAttempts, errTooLong.Error()) {
+		t.Error("not set aside alone: " + scalar[string](t, pool, `SELECT coalesce(string_agg(concat_ws(' ', attempts, error, processed_at), ', '), '') FROM webhook_raw`))
 	}
 }

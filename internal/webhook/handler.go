@@ -1,10 +1,12 @@
 package webhook
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"time"
 
 	"wagate/internal/cloudapi"
@@ -98,7 +100,7 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) (status int
 	app, ok, err := r.signer(req, body, signature)
 	switch {
 	case err != nil:
-		r.log.WarnContext(ctx, "webhook not taken in: the apps' secrets cannot be read", "error", err)
+		r.log.WarnContext(ctx, "webhook not taken in: its signature cannot be checked", "error", err)
 		return http.StatusServiceUnavailable, "unavailable"
 	case !ok:
 		r.log.WarnContext(ctx, "webhook refused: no app's secret signed it", "bytes", len(body))
@@ -111,18 +113,84 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) (status int
 	return http.StatusOK, "kept"
 }
 
-// signer finds the app whose secret signed the body.
+// maxSigners bounds the WABAs of which it is remembered whose app signs for them.
+const maxSigners = 10_000
+
+// firstEntry finds the WABA of a notification near its beginning, where Meta writes it: a hint, which need not be right.
+var firstEntry = regexp.MustCompile(`"entry"\s*:\s*\[\s*\{\s*"id"\s*:\s*"?([0-9]{1,32})`)
+
+// signer finds the app whose secret signed the body. The app that signed for the same WABA last is tried first: with many apps
+// each try costs a pass over the body.
 func (r *Receiver) signer(req *http.Request, body []byte, signature string) (appID string, ok bool, err error) {
+	waba := ""
+	if found := firstEntry.FindSubmatch(body[:min(len(body), 512)]); found != nil {
+		waba = string(found[1])
+	}
+	r.mu.Lock()
+	likely := r.signers[waba]
+	r.mu.Unlock()
+	var tried time.Time
 	for _, maxAge := range []time.Duration{secretsFor, secretsAgain} {
-		secrets, err := r.appSecrets(req.Context(), maxAge)
+		secrets, read, err := r.appSecrets(req.Context(), maxAge)
 		if err != nil {
 			return "", false, err
 		}
-		for _, s := range secrets {
-			if cloudapi.VerifySignature(body, signature, s.Secret) {
-				return s.AppID, true, nil
-			}
+		if read.Equal(tried) {
+			break // still the same ones
+		}
+		tried = read
+		if i := slices.IndexFunc(secrets, func(s AppSecret) bool { return s.AppID == likely }); i >= 0 && cloudapi.VerifySignature(body, signature, secrets[i].Secret) {
+			return likely, true, nil
+		}
+		found, err := r.search(req.Context(), secrets, likely, body, signature)
+		if err != nil {
+			return "", false, err
+		}
+		if found != "" {
+			r.remember(waba, found)
+			return found, true, nil
 		}
 	}
 	return "", false, nil
+}
+
+// fewApps are tried without taking turns.
+const fewApps = 4
+
+// errBusy says that too many notifications of WABAs that are not known yet, or with a wrong signature, are being looked at.
+var errBusy = errors.New("too many signatures are being tried")
+
+// search tries the secrets of all apps but one. Where they are many, those who search take turns, so that callers who guess keep
+// one processor busy and no more; the WABAs that are known do not come here.
+func (r *Receiver) search(ctx context.Context, secrets []AppSecret, but string, body []byte, signature string) (appID string, err error) {
+	if len(secrets) > fewApps {
+		wait := time.NewTimer(keepWait)
+		defer wait.Stop()
+		select {
+		case r.searching <- struct{}{}:
+			defer func() { <-r.searching }()
+		case <-wait.C:
+			return "", errBusy
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+	for _, s := range secrets {
+		if s.AppID != but && cloudapi.VerifySignature(body, signature, s.Secret) {
+			return s.AppID, nil
+		}
+	}
+	return "", nil
+}
+
+func (r *Receiver) remember(waba, app string) {
+	if waba == "" {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.signers) >= maxSigners {
+		clear(r.signers)
+	}
+	r.signers[waba] = app
 }

@@ -64,12 +64,17 @@ type Receiver struct {
 	keep    *batch.Group[store.RawWebhook, struct{}]
 	room    chan struct{}
 	wake    chan struct{}
+	// searching is held by whoever tries the secrets of many apps.
+	searching chan struct{}
 	// applied hears of each committed set; nil but in tests.
 	applied func(outcome)
+	// applyWait is the constant but in tests.
+	applyWait time.Duration
 
 	mu        sync.Mutex // guards what follows
 	secrets   []AppSecret
 	secretsAt time.Time
+	signers   map[string]string // the app that signed for a WABA last
 }
 
 // New makes a Receiver; Close ends the goroutines it starts.
@@ -82,7 +87,8 @@ func New(d Deps) *Receiver {
 	}
 	r := &Receiver{
 		deps: d, log: d.Logger, metrics: newMetrics(d.Registerer),
-		room: make(chan struct{}, inFlight), wake: make(chan struct{}, 1),
+		room: make(chan struct{}, inFlight), wake: make(chan struct{}, 1), applyWait: applyWait, signers: map[string]string{},
+		searching: make(chan struct{}, 1),
 	}
 	r.keep = batch.New(batch.Config{Max: inFlight, Linger: linger, Flushers: 2}, r.flush)
 	return r
@@ -104,19 +110,19 @@ func (r *Receiver) flush(ctx context.Context, set []store.RawWebhook) ([]batch.R
 	return make([]batch.Result[struct{}], len(set)), nil
 }
 
-// appSecrets gives the secrets, read again when they are older than maxAge, and their age.
-func (r *Receiver) appSecrets(ctx context.Context, maxAge time.Duration) ([]AppSecret, error) {
+// appSecrets gives the secrets, read again when they are older than maxAge, and when they were read.
+func (r *Receiver) appSecrets(ctx context.Context, maxAge time.Duration) ([]AppSecret, time.Time, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.secretsAt.IsZero() && time.Since(r.secretsAt) < maxAge {
-		return r.secrets, nil
+		return r.secrets, r.secretsAt, nil
 	}
 	secrets, err := r.deps.Secrets(ctx)
 	if err != nil {
-		return nil, err
+		return nil, time.Time{}, err
 	}
 	r.secrets, r.secretsAt = secrets, time.Now()
-	return secrets, nil
+	return secrets, r.secretsAt, nil
 }
 
 // eventID gives the id of the event row of a notification's nth status: a UUIDv7 of the time of receipt, the same each
