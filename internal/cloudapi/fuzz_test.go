@@ -20,6 +20,7 @@ func FuzzParseNotification(f *testing.F) {
 		`{"object":"x","entry":[0,{},{"changes":[1,{},{"field":"user_preferences","value":{"user_preferences":[{"wa_id":"1","value":"STOP","timestamp":1},{"wa_id":2,"value":"resume"}]}}]}]}`,
 		`{"object":"x","entry":[{"changes":[{"field":"phone_number_quality_update","value":{"event":"FLAGGED","display_phone_number":"1","current_limit":"TIER_1K"}},{"field":"business_capability_update","value":{"max_daily_conversation_per_phone":-1}}]}]}`,
 		`{"object":"x","entry":[{"changes":[{"field":"account_update","value":{"event":"DISABLED_UPDATE","ban_info":{"waba_ban_state":"DISABLE"}}},{"field":"message_template_status_update","value":{"event":"PAUSED","message_template_name":"t","other_info":{"title":"FIRST_PAUSE"}}}]}]}`,
+		`{"object":"x","entry":[{"changes":[{"field":"account_update","value":{"event":"ACCOUNT_RESTRICTION","restriction_info":[{"restriction_type":"RESTRICTED_BIZ_INITIATED_MESSAGING","expiration":"1790000000"},{"b":{"c":[true,1.5]}}],"z":null}},{"field":"security","value":{"event":"PIN_\u0043HANGED","requester":1}}]}]}`,
 	} {
 		f.Add([]byte(s))
 	}

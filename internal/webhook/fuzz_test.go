@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"wagate/examples/webhooks"
 	"wagate/internal/cloudapi"
 	"wagate/internal/store"
 )
@@ -58,6 +59,13 @@ func hostile() [][]byte {
 func FuzzRead(f *testing.F) {
 	for _, body := range hostile() {
 		f.Add(body)
+	}
+	examples, err := webhooks.All()
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, e := range examples {
+		f.Add(e.Body)
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		w := store.WaitingWebhook{ID: uuid.UUID{6: 0x70, 8: 0x80}, Body: body, ReceivedAt: time.Unix(1_790_000_000, 0), Age: time.Second}
@@ -134,6 +142,11 @@ func eachText(v reflect.Value, f func(string)) {
 	case reflect.Struct:
 		for i := range v.NumField() {
 			eachText(v.Field(i), f)
+		}
+	case reflect.Map:
+		for key, value := range v.Seq2() {
+			eachText(key, f)
+			eachText(value, f)
 		}
 	case reflect.Pointer:
 		if !v.IsNil() && v.Type() != reflect.TypeFor[*time.Location]() {
