@@ -93,6 +93,12 @@ func (a *API) graphMessage(c echo.Context, key access.Key) error {
 				return graphFailure(m)
 			}
 			id = *m.WAMID
+			told, cancel := a.bounded(c)
+			defer cancel()
+			if err := a.Store.ToldWAMID(told, accepted.ID); err != nil {
+				// It is queued all the same, and known by either id; only its callbacks may name it by ours.
+				a.logger.WarnContext(told, "it is not kept that a client was answered with the wamid", "message", accepted.ID, "error", err)
+			}
 		}
 	}
 	contact := graphContact{Input: accepted.To}

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"wagate/internal/access"
+	"wagate/internal/callback"
 	"wagate/internal/graphproxy"
 	"wagate/internal/intake"
 	"wagate/internal/seal"
@@ -30,6 +31,8 @@ type Deps struct {
 	Webhook http.Handler
 	// Graph forwards the calls of the Cloud API ingress, /vNN.N/…; nil means that its routes are not there.
 	Graph *graphproxy.Proxy
+	// Callbacks asks clients' addresses for a handshake; nil means that nothing about callbacks is there.
+	Callbacks *callback.Client
 	// GraphVersion, such as v23.0, is put before a path of the ingress that begins with an id and names no version; empty
 	// means that such paths are not there.
 	GraphVersion string
@@ -150,6 +153,9 @@ func (a *API) routes() {
 	e.DELETE("/v1/pauses/:id", a.authed(access.Manage, unrestricted(a.deletePause)))
 
 	a.webhookRoutes()
+	if a.Callbacks != nil {
+		a.callbackRoutes()
+	}
 
 	e.POST("/v1/keys", a.authed(access.Admin, unrestricted(a.postKey)))
 	e.GET("/v1/keys", a.authed(access.Admin, unrestricted(a.listKeys)))
