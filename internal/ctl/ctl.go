@@ -50,7 +50,8 @@ type command struct {
 func commands() []command {
 	return []command{
 		limitsCommand, wabasCommand, phonesCommand, pausesCommand, pauseCommand, resumeCommand,
-		messagesCommand, messageCommand, cancelCommand, resendCommand, settleCommand, webhooksCommand, keysCommand,
+		messagesCommand, messageCommand, cancelCommand, resendCommand, settleCommand, webhooksCommand,
+		subscriptionsCommand, callbacksCommand, keysCommand,
 	}
 }
 
