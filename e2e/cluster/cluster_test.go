@@ -100,7 +100,7 @@ func newClusterOn(t testing.TB, dsn string, simCfg simulator.Config) *cluster {
 	t.Cleanup(func() { c.sim.Close(); srv.Close() })
 	cfg := config.Config{
 		Listen: "127.0.0.1:0", GraphURL: srv.URL, GraphVersion: "v23.0", SecretKey: config.NewSecret(string(seal.NewKey())), AdminKey: config.NewSecret(c.key),
-		IdempotencyKeep: 24 * time.Hour,
+		IdempotencyKeep: 24 * time.Hour, CallbackLoopback: true,
 	}
 	c.secret = cfg.SecretKey.Value()
 	c.gateway, err = app.StartGateway(t.Context(), cfg, c.pool, slog.New(slog.DiscardHandler), prometheus.NewRegistry())

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"wagate/internal/access"
+	"wagate/internal/callback"
 	"wagate/internal/config"
 	"wagate/internal/embeddedpg"
 	"wagate/internal/graphproxy"
@@ -36,6 +37,7 @@ type Gateway struct {
 	intake   *intake.Intake
 	receiver *webhook.Receiver
 	graph    *graphproxy.Proxy
+	outside  *callback.Client
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 	once     sync.Once
@@ -48,11 +50,11 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if err != nil {
 		return nil, err
 	}
-	st := store.New(pool)
 	jobs, err := queue.NewInserter(pool, quiet(logger))
 	if err != nil {
 		return nil, err
 	}
+	st := withCallbacks(pool, jobs)
 	keys := access.New(st, time.Now)
 	if cfg.AdminKey.IsSet() {
 		if err := keys.Bootstrap(ctx, cfg.AdminKey.Value()); err != nil {
@@ -68,10 +70,12 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 		Secrets: func(ctx context.Context) ([]webhook.AppSecret, error) { return appSecrets(ctx, st, sealer, logger) },
 	})
 	accept := intake.New(st, jobs, logger, registry, time.Now)
-	g := &Gateway{intake: accept, receiver: receiver, graph: graph, served: make(chan error, 1)}
+	accept.OnCallbacks(callbackRules(cfg))
+	outside := callback.NewClient(callbackRules(cfg))
+	g := &Gateway{intake: accept, receiver: receiver, graph: graph, outside: outside, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
 		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(),
-		Graph: graph, GraphVersion: cfg.GraphVersion,
+		Graph: graph, GraphVersion: cfg.GraphVersion, Callbacks: outside,
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
 		Backlog: func(ctx context.Context, phone string) (map[int]int64, error) {
 			return jobs.Backlog(ctx, pool, phone)
@@ -115,6 +119,7 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		g.intake.Close()
 		g.receiver.Close()
 		g.graph.Close()
+		g.outside.Close()
 	})
 	return g.err
 }

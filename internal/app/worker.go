@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"wagate/internal/account"
+	"wagate/internal/callback"
 	"wagate/internal/config"
 	"wagate/internal/dispatch"
 	"wagate/internal/owner"
@@ -30,6 +31,8 @@ type Worker struct {
 	log        *slog.Logger
 	owner      *owner.Owner
 	dispatcher *dispatch.Dispatcher
+	callbacks  *callback.Deliverer
+	outside    *callback.Client
 	client     *queue.Client
 	sender     *sender.Sender
 	cancel     context.CancelFunc
@@ -54,7 +57,11 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 	}
 	id := workerID()
 	logger = logger.With("worker", id)
-	st := store.New(pool)
+	inserter, err := queue.NewInserter(pool, quiet(logger))
+	if err != nil {
+		return nil, err
+	}
+	st := withCallbacks(pool, inserter)
 	post, err := sender.New(sender.Config{BaseURL: cfg.GraphURL, Version: cfg.GraphVersion, Timeout: cfg.PostTimeout, MaxConns: 1024, WorkerID: id})
 	if err != nil {
 		return nil, fmt.Errorf("WAGATE_GRAPH_URL or WAGATE_GRAPH_VERSION: %w", err)
@@ -71,7 +78,10 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 	if err != nil {
 		return nil, err
 	}
-	client, err := queue.NewClient(queue.ClientConfig{Pool: jobs, WorkerID: id, Handler: dispatcher.Handle, Logger: quiet(logger)})
+	callbacks, outside := newDeliverer(cfg, st, inserter, sealer, logger, registerer)
+	client, err := queue.NewClient(queue.ClientConfig{
+		Pool: jobs, WorkerID: id, Handler: dispatcher.Handle, Callbacks: callbacks.Handle, Logger: quiet(logger),
+	})
 	if err != nil {
 		dispatcher.Close()
 		return nil, err
@@ -81,9 +91,10 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, client: client, sender: post, cancel: cancel}
+	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, callbacks: callbacks, outside: outside, client: client, sender: post, cancel: cancel}
 	w.wg.Go(func() { _ = own.Run(run) })
 	w.wg.Go(func() { _ = dispatcher.Run(run, client) })
+	w.wg.Go(func() { callbacks.Run(run) })
 	reader := account.New(account.Config{Store: st, Graph: post, Owned: dispatcher.Owned, Token: dispatcher.Token, Logger: logger})
 	w.wg.Go(func() { _ = reader.Run(run) })
 	return w, nil
@@ -95,6 +106,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 	w.once.Do(func() {
 		drain, cancel := context.WithTimeout(ctx, drainBound)
 		defer cancel()
+		w.callbacks.Stop()
 		if err := w.dispatcher.Drain(drain); err != nil {
 			w.err = fmt.Errorf("draining the worker: %w", err)
 		}
@@ -105,6 +117,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 		w.wg.Wait()
 		w.dispatcher.Close()
 		w.sender.Close()
+		w.outside.Close()
 	})
 	return w.err
 }
@@ -137,6 +150,10 @@ func maintain(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg co
 		}
 		if err := forgetGraphIDs(ctx, st); err != nil && ctx.Err() == nil {
 			logger.WarnContext(ctx, "old ids of the Graph API were not removed, will be tried again in a minute", "err", err)
+			next = time.Minute
+		}
+		if err := forgetCallbacks(ctx, st, cfg); err != nil && ctx.Err() == nil {
+			logger.WarnContext(ctx, "old callbacks were not removed, will be tried again in a minute", "err", err)
 			next = time.Minute
 		}
 		if err := mendStranded(ctx, st, jobs, cfg, logger); err != nil && ctx.Err() == nil {

@@ -23,6 +23,7 @@ type InboundMessage struct {
 	Type          string // text, image …; "system" is Meta's own notice about the user, who has written nothing
 	MediaID       string // of an image, audio, video, document or sticker; else empty
 	NewWAID       string // of a system message that says that the user's number, From, is another now; else empty
+	Raw           []byte // the element as it came, part of the body
 }
 
 // Inbound gives the messages of users in a change, but for elements without an id;
@@ -54,7 +55,7 @@ func Inbound(c Change) []InboundMessage {
 		}
 		all = append(all, InboundMessage{
 			PhoneNumberID: phoneID, From: clip(from, maxRecipient), FromUserID: clipped(member(b, "from_user_id"), maxRecipient), GroupID: clip(group, maxRecipient),
-			ID: id, Timestamp: moment(member(b, "timestamp")), Type: kind, MediaID: clip(media, maxWord),
+			ID: id, Timestamp: moment(member(b, "timestamp")), Type: kind, MediaID: clip(media, maxWord), Raw: b,
 			NewWAID: clip(newID, maxRecipient),
 		})
 		return len(all) < maxInbound

@@ -272,3 +272,56 @@ func moment(b []byte) time.Time {
 	}
 	return time.Unix(n, 0).UTC()
 }
+
+// Alone gives a value of the field messages with one element of its list, "messages" or "statuses", alone: the others are
+// left out, and the contacts of others, and errors that belong to none.
+func Alone(value []byte, list string, element []byte) []byte {
+	out := make([]byte, 1, len(element)+512)
+	out[0] = '{'
+	add := func(key string, value []byte) {
+		if len(out) > 1 {
+			out = append(out, ',')
+		}
+		out = append(append(append(append(out, '"'), key...), `":`...), value...)
+	}
+	members(value, func(key, v []byte) bool {
+		switch name, _ := plain(key); string(name) {
+		case "messaging_product", "metadata":
+			add(string(name), v)
+		case "contacts":
+			if its := contactsOf(v, element); its != nil {
+				add("contacts", its)
+			}
+		}
+		return true
+	})
+	add(list, append(append([]byte{'['}, element...), ']'))
+	return append(out, '}')
+}
+
+// contactsOf gives the contacts that an element of statuses or messages names; nil when there are none.
+func contactsOf(contacts, element []byte) []byte {
+	var ids []string
+	for _, name := range []string{"from", "recipient_id", "from_user_id", "recipient_user_id"} {
+		if id, ok := textOrNumber(member(element, name)); ok && id != "" {
+			ids = append(ids, id)
+		}
+	}
+	var out []byte
+	elements(contacts, func(c []byte) bool {
+		waID, _ := textOrNumber(member(c, "wa_id"))
+		user, _ := textOrNumber(member(c, "user_id"))
+		for _, id := range ids {
+			if id == waID || id == user {
+				out = append(append(out, ','), c...)
+				break
+			}
+		}
+		return true
+	})
+	if out == nil {
+		return nil
+	}
+	out[0] = '['
+	return append(out, ']')
+}

@@ -78,8 +78,13 @@ type Config struct {
 	// RecipientAllow (WAGATE_RECIPIENT_ALLOW) lists numbers or prefixes, digits only; when not empty, a message to
 	// anyone else is not sent.
 	RecipientAllow []string
-	// CallbackAllow (WAGATE_CALLBACK_ALLOW) lists private hosts or CIDRs that callbacks may reach.
+	// CallbackAllow (WAGATE_CALLBACK_ALLOW) lists private hosts or CIDRs that callbacks may reach, also without TLS.
 	CallbackAllow []string
+	// CallbackLoopback lets callbacks reach this machine without TLS. No setting does: demo and dev are for that.
+	CallbackLoopback bool
+	// CallbackKeepDays (WAGATE_CALLBACK_KEEP_DAYS, 1 to 90, preset 3) is how many days callbacks that were delivered or given
+	// up are kept for replay; never longer than RetentionDays.
+	CallbackKeepDays int
 
 	// LogLevel (WAGATE_LOG_LEVEL: debug, info, warn, error; preset info).
 	LogLevel slog.Level
@@ -118,6 +123,7 @@ func LoadFor(command Command, lookup func(string) (string, bool)) (Config, error
 		RetentionDays:      e.integer("WAGATE_RETENTION_DAYS", 0, 0, 3650),
 		RecipientAllow:     e.numbers("WAGATE_RECIPIENT_ALLOW"),
 		CallbackAllow:      e.hosts("WAGATE_CALLBACK_ALLOW"),
+		CallbackKeepDays:   e.integer("WAGATE_CALLBACK_KEEP_DAYS", 3, 1, 90),
 		LogLevel:           e.level("WAGATE_LOG_LEVEL", slog.LevelInfo),
 		OTLPEndpoint:       e.url("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
 	}

@@ -50,7 +50,8 @@ type command struct {
 func commands() []command {
 	return []command{
 		limitsCommand, wabasCommand, phonesCommand, pausesCommand, pauseCommand, resumeCommand,
-		messagesCommand, messageCommand, cancelCommand, resendCommand, settleCommand, webhooksCommand, alertsCommand, keysCommand,
+		messagesCommand, messageCommand, cancelCommand, resendCommand, settleCommand, webhooksCommand, alertsCommand,
+		subscriptionsCommand, callbacksCommand, keysCommand,
 	}
 }
 

@@ -20,11 +20,13 @@ import (
 	"go.uber.org/goleak"
 
 	"wagate/internal/access"
+	"wagate/internal/callback"
 	"wagate/internal/ctl"
 	"wagate/internal/httpapi"
 	"wagate/internal/intake"
 	"wagate/internal/pgtest"
 	"wagate/internal/queue"
+	"wagate/internal/reach"
 	"wagate/internal/seal"
 	"wagate/internal/store"
 )
@@ -65,8 +67,11 @@ func start(t *testing.T) *rig {
 	registry := prometheus.NewRegistry()
 	in := intake.New(st, jobs, logger, registry, time.Now)
 	t.Cleanup(in.Close)
+	callbacks := callback.NewClient(reach.New(nil, false))
+	t.Cleanup(callbacks.Close)
 	api, err := httpapi.New(httpapi.Deps{
-		Intake: in, Access: keys, Store: st, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
+		Callbacks: callbacks,
+		Intake:    in, Access: keys, Store: st, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
 		Backlog: func(ctx context.Context, id string) (map[int]int64, error) { return jobs.Backlog(ctx, pool, id) },
 		Logger:  logger, Now: time.Now,
 	})

@@ -82,6 +82,7 @@ func start(ctx context.Context, cfg config.Config, simCfg simulator.Config, logg
 	})
 
 	cfg.GraphURL = s.simURL
+	cfg.CallbackLoopback = true
 	if !cfg.SecretKey.IsSet() {
 		cfg.SecretKey = config.NewSecret(string(seal.NewKey()))
 	}

@@ -134,6 +134,12 @@ func (a *API) queueGraph(c echo.Context, key access.Key, r intake.Request, set s
 				return graphFailure(m)
 			}
 			id = *m.WAMID
+			told, cancel := a.bounded(c)
+			defer cancel()
+			if err := a.Store.ToldWAMID(told, accepted.ID); err != nil {
+				// It is queued all the same, and known by either id; only its callbacks may name it by ours.
+				a.logger.WarnContext(told, "it is not kept that a client was answered with the wamid", "message", accepted.ID, "error", err)
+			}
 		}
 	}
 	contact := graphContact{Input: accepted.To}

@@ -247,6 +247,10 @@ func TestGraphPreferWait(t *testing.T) {
 			if sentID(t, a) != "wamid.W" || a.header.Get("Preference-Applied") != "wait=30" {
 				t.Errorf("%v %s", a.header, a.body)
 			}
+			var told bool
+			if err := g.pool.QueryRow(t.Context(), `SELECT coalesce(told_wamid, false) FROM messages`).Scan(&told); err != nil || !told {
+				t.Errorf("it is not kept which id the client knows: %v, %v", told, err)
+			}
 		},
 		`status = 'expired'`: func(a answer) { graphError(t, "expired", a, 400, 100) },
 		`status = 'failed', error_code = 131026, error_title = 'Message undeliverable'`: func(a answer) { graphError(t, "refused", a, 400, 131026) },

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"wagate/internal/access"
+	"wagate/internal/callback"
 	"wagate/internal/graphproxy"
 	"wagate/internal/intake"
 	"wagate/internal/seal"
@@ -31,6 +32,8 @@ type Deps struct {
 	Webhook http.Handler
 	// Graph forwards the calls of the Cloud API ingress, /vNN.N/…; nil means that its routes are not there.
 	Graph *graphproxy.Proxy
+	// Callbacks asks clients' addresses for a handshake; nil means that nothing about callbacks is there.
+	Callbacks *callback.Client
 	// GraphVersion, such as v23.0, is put before a path of the ingress that begins with an id and names no version; empty
 	// means that such paths are not there.
 	GraphVersion string
@@ -155,6 +158,9 @@ func (a *API) routes() {
 
 	a.webhookRoutes()
 	e.GET("/v1/alerts", a.authed(access.Manage, unrestricted(a.listAlerts)))
+	if a.Callbacks != nil {
+		a.callbackRoutes()
+	}
 
 	e.POST("/v1/keys", a.authed(access.Admin, unrestricted(a.postKey)))
 	e.GET("/v1/keys", a.authed(access.Admin, unrestricted(a.listKeys)))

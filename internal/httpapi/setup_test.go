@@ -21,11 +21,13 @@ import (
 	"go.uber.org/goleak"
 
 	"wagate/internal/access"
+	"wagate/internal/callback"
 	"wagate/internal/graphproxy"
 	"wagate/internal/httpapi"
 	"wagate/internal/intake"
 	"wagate/internal/pgtest"
 	"wagate/internal/queue"
+	"wagate/internal/reach"
 	"wagate/internal/seal"
 	"wagate/internal/store"
 )
@@ -98,8 +100,11 @@ func start(t *testing.T) *gateway {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { graph.Close(); meta.Close() })
+	callbacks := callback.NewClient(reach.New([]string{"10.0.0.0/8"}, true))
+	t.Cleanup(callbacks.Close)
 	g.deps = httpapi.Deps{
-		Intake: in, Access: g.access, Store: g.store, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
+		Callbacks: callbacks,
+		Intake:    in, Access: g.access, Store: g.store, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
 		Webhook:      http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a bug") }),
 		Graph:        graph,
 		GraphVersion: "v24.0",

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"wagate/internal/content"
 	"wagate/internal/form"
 	"wagate/internal/message"
+	"wagate/internal/reach"
 	"wagate/internal/store"
 )
 
@@ -34,7 +34,7 @@ const (
 	maxTags           = 20
 	maxTagName        = 64
 	maxTagValue       = 255
-	maxCallbackURL    = 2048
+	maxCallbackURL    = reach.MaxURL
 	maxTimezone       = 64
 )
 
@@ -59,7 +59,7 @@ type options struct {
 
 // check reads a request and gives the message to store, without an id and a time; an *Error else. Beside an error that is
 // late the message is given too. It does not look at the phone number's existence.
-func check(r Request, now time.Time) (store.NewMessage, *Error) {
+func check(r Request, now time.Time, callbacks *reach.Rules) (store.NewMessage, *Error) {
 	read, faults, err := content.Check(r.Body, content.Options{Strict: !r.AnyNumber, Marketing: r.API == content.MarketingAPI})
 	if err != nil {
 		return store.NewMessage{}, &Error{Kind: Malformed, Faults: []cloudapi.Fault{{Pointer: "", Detail: err.Error()}}}
@@ -89,7 +89,7 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	}
 	var o options
 	if read.Gateway != nil && string(read.Gateway) != "null" {
-		o = readOptions(read.Gateway, number, now, &faults)
+		o = readOptions(read.Gateway, number, now, callbacks, &faults)
 	}
 	if r.API != "" {
 		if o.api != "" && o.api != r.API {
@@ -171,7 +171,7 @@ func opaqueKey(opaque string) string {
 	return "biz_opaque_callback_data:" + hex.EncodeToString(sum[:])
 }
 
-func readOptions(raw []byte, number string, now time.Time, faults *[]cloudapi.Fault) options {
+func readOptions(raw []byte, number string, now time.Time, callbacks *reach.Rules, faults *[]cloudapi.Fault) options {
 	g := form.Parse(raw, "/gateway", faults)
 	o := options{
 		priority:       form.Word(g, "priority", priority),
@@ -186,8 +186,10 @@ func readOptions(raw []byte, number string, now time.Time, faults *[]cloudapi.Fa
 		callbackURL:    g.Text("callback_url", maxCallbackURL),
 		api:            form.Word(g, "api", api),
 	}
-	if o.callbackURL != "" && !isCallbackURL(o.callbackURL) {
-		g.Fault("callback_url", "must be an http or https URL with a host and without user and fragment")
+	if o.callbackURL != "" {
+		if _, err := callbacks.URL(o.callbackURL); err != nil {
+			g.Fault("callback_url", "%s", err.Error())
+		}
 	}
 	if ordering := g.Object("ordering"); ordering != nil {
 		o.orderingAfter, o.orderingWait = readOrdering(ordering)
@@ -276,11 +278,6 @@ func api(s string) (string, error) {
 		return "", errors.New("must be messages or " + content.MarketingAPI)
 	}
 	return s, nil
-}
-
-func isCallbackURL(s string) bool {
-	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != "" && u.User == nil && u.Fragment == "" && u.Opaque == ""
 }
 
 // readWindow checks a send_window and gives it as it is kept: from and to as HH:MM, an IANA time zone, or those of the

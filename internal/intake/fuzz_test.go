@@ -13,6 +13,7 @@ import (
 	"wagate/examples/messages"
 	"wagate/internal/cloudapi"
 	"wagate/internal/message"
+	"wagate/internal/reach"
 	"wagate/internal/store"
 )
 
@@ -57,8 +58,8 @@ func FuzzCheck(f *testing.F) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, body []byte, key string) {
 		r := Request{Caller: Caller{Owner: "shop"}, Body: body, IdempotencyKey: key}
-		m, refused := check(r, now)
-		again, refusedAgain := check(r, now)
+		m, refused := check(r, now, reach.New(nil, false))
+		again, refusedAgain := check(r, now, reach.New(nil, false))
 		if !reflect.DeepEqual(m, again) || !reflect.DeepEqual(refused, refusedAgain) {
 			t.Fatalf("%q is\n%+v, %v\nand then\n%+v, %v", body, m, refused, again, refusedAgain)
 		}
@@ -75,7 +76,7 @@ func FuzzCheck(f *testing.F) {
 			t.Fatal(err)
 		}
 		r.Body = indented.Bytes()
-		if spaced, _ := check(r, now); !reflect.DeepEqual(m, spaced) {
+		if spaced, _ := check(r, now, reach.New(nil, false)); !reflect.DeepEqual(m, spaced) {
 			t.Fatalf("%q is\n%+v\nand with more space\n%+v", body, m, spaced)
 		}
 	})

@@ -16,6 +16,7 @@ import (
 	"wagate/internal/batch"
 	"wagate/internal/message"
 	"wagate/internal/queue"
+	"wagate/internal/reach"
 	"wagate/internal/store"
 )
 
@@ -107,7 +108,13 @@ type Intake struct {
 
 	answers *prometheus.CounterVec
 	sizes   prometheus.Histogram
+
+	callbacks *reach.Rules
 }
+
+// OnCallbacks gives the rules that a callback_url has to keep; without, it is held to those of public addresses. It is to be
+// called before the Intake is used.
+func (in *Intake) OnCallbacks(rules *reach.Rules) { in.callbacks = rules }
 
 // New makes an Intake and starts its group commits and the keeping of its counts; Close ends them. now is time.Now or a test's clock.
 func New(s *store.Store, jobs *queue.Inserter, logger *slog.Logger, registerer prometheus.Registerer, now func() time.Time) *Intake {
@@ -126,6 +133,7 @@ func New(s *store.Store, jobs *queue.Inserter, logger *slog.Logger, registerer p
 	in.group = batch.New(batch.Config{Max: groupMax, Linger: groupLinger, Flushers: groupFlushers}, in.flush)
 	ctx, cancel := context.WithCancel(context.Background())
 	in.cancel = cancel
+	in.callbacks = reach.New(nil, false)
 	in.keeper.Go(func() { in.keepCounts(ctx) })
 	return in
 }
@@ -139,7 +147,7 @@ func (in *Intake) Close() {
 
 // Check gives the same verdict as Accept, but for the idempotency key, and stores nothing.
 func (in *Intake) Check(ctx context.Context, r Request) error {
-	m, refused := check(r, in.now())
+	m, refused := check(r, in.now(), in.callbacks)
 	if refused != nil {
 		return refused
 	}
@@ -162,7 +170,7 @@ func (in *Intake) room() error {
 
 // Seen gives the answer to a request that was accepted before under its idempotency key; false when it was not, or has none.
 func (in *Intake) Seen(ctx context.Context, r Request) (Accepted, bool, error) {
-	m, refused := check(r, in.now())
+	m, refused := check(r, in.now(), in.callbacks)
 	if (refused != nil && !refused.late) || m.IdempotencyKey == "" {
 		return Accepted{}, false, nil
 	}
@@ -183,7 +191,7 @@ func (in *Intake) Seen(ctx context.Context, r Request) (Accepted, bool, error) {
 func (in *Intake) Accept(ctx context.Context, r Request) (Accepted, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTime)
 	defer cancel()
-	m, refused := check(r, in.now())
+	m, refused := check(r, in.now(), in.callbacks)
 	if refused != nil {
 		return in.refuse(ctx, &m, refused)
 	}
@@ -211,7 +219,7 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 	var ids []string
 	var callers []Caller
 	for i, r := range requests {
-		messages[i], refused[i] = check(r, in.now())
+		messages[i], refused[i] = check(r, in.now(), in.callbacks)
 		if refused[i] == nil {
 			ids = append(ids, messages[i].PhoneNumberID)
 			if !slices.ContainsFunc(callers, func(c Caller) bool { return c.KeyID == r.Caller.KeyID }) {

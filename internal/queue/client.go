@@ -68,7 +68,9 @@ type ClientConfig struct {
 	Pool     *pgxpool.Pool
 	WorkerID string
 	Handler  Handler
-	Logger   *slog.Logger
+	// Callbacks works the jobs that deliver callbacks; nil leaves them to other processes.
+	Callbacks CallbackHandler
+	Logger    *slog.Logger
 	// RetryBase is the first wait of the exponential backoff, doubled with every attempt; default 1 s.
 	RetryBase time.Duration
 	// RetryMax bounds that wait; default 5 min.
@@ -93,6 +95,13 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if err := river.AddWorkerSafely(workers, &sendWorker{handle: cfg.Handler}); err != nil {
 		return nil, fmt.Errorf("adding the worker of messages: %w", err)
 	}
+	queues := map[string]river.QueueConfig{housekeeping: {MaxWorkers: 1}}
+	if cfg.Callbacks != nil {
+		if err := river.AddWorkerSafely(workers, &callbackWorker{handle: cfg.Callbacks}); err != nil {
+			return nil, fmt.Errorf("adding the worker of callbacks: %w", err)
+		}
+		queues[callbackQueue] = river.QueueConfig{MaxWorkers: callbackWorkers, FetchCooldown: callbackFetch, FetchPollInterval: time.Second}
+	}
 	if cfg.RetryBase <= 0 {
 		cfg.RetryBase = time.Second
 	}
@@ -103,7 +112,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		ID:      cfg.WorkerID,
 		Logger:  cfg.Logger,
 		Workers: workers,
-		Queues:  map[string]river.QueueConfig{housekeeping: {MaxWorkers: 1}},
+		Queues:  queues,
 		// Waiting for a slot counts into River's time-out, so the time-out is the POST's own.
 		JobTimeout: -1,
 		// A dead worker's jobs are taken over by the next owner, which knows what was sent; River's rescue does not.
@@ -220,9 +229,13 @@ type sendWorker struct {
 }
 
 func (w *sendWorker) Work(ctx context.Context, job *river.Job[SendArgs]) error {
-	v := w.handle(ctx, Job{
+	return w.handle(ctx, Job{
 		ID: job.ID, Attempt: job.Attempt, MessageID: job.Args.ID, PhoneNumberID: PhoneNumberID(job.Queue), Priority: job.Priority, Place: job.ScheduledAt,
-	})
+	}).forRiver()
+}
+
+// forRiver is the verdict as River wants it.
+func (v Verdict) forRiver() error {
 	switch v.kind {
 	case snoozed:
 		return river.JobSnooze(v.delay)

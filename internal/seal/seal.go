@@ -1,4 +1,4 @@
-// Package seal encrypts the secrets that lie in the database: Meta's access tokens and app secrets. AES-256-GCM, with
+// Package seal encrypts the secrets that lie in the database: Meta's access tokens and app secrets, and what signs callbacks. AES-256-GCM, with
 // the place of the secret as additional data, so that a sealed value copied into another row does not open there.
 package seal
 
@@ -80,3 +80,14 @@ func AppSecret(appID string) []byte { return []byte("app/" + appID + "/app_secre
 
 // AccessToken is the place of a WABA's access token.
 func AccessToken(wabaID string) []byte { return []byte("waba/" + wabaID + "/access_token") }
+
+// CallbackSecret is the place of a subscription's secret, and of the one before it.
+func CallbackSecret(endpointID string) []byte { return []byte("callback/" + endpointID + "/secret") }
+
+// CallbackVerifyToken is the place of a subscription's verify token.
+func CallbackVerifyToken(endpointID string) []byte {
+	return []byte("callback/" + endpointID + "/verify_token")
+}
+
+// CallbackOwner is the place of what signs the callback_urls of an owner of keys.
+func CallbackOwner(owner string) []byte { return []byte("callbacks of/" + owner) }

@@ -240,22 +240,26 @@ func insertMessages(ctx context.Context, tx pgx.Tx, messages []*NewMessage) erro
 			expiresAt[i] = &m.ExpiresAt
 		}
 	}
+	endpoints, err := putCallbackOrigins(ctx, tx, messages)
+	if err != nil {
+		return err
+	}
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO messages (id, phone_number_id, waba_id, key_id, recipient, type, priority, category, on_unknown, template_name,
 			template_language, reference, tags, ordering_key, callback_url, opaque, send_window, send_at, expires_at, body, created_at,
-			ordering_after, ordering_seconds, api)
+			ordering_after, ordering_seconds, api, callback_endpoint)
 		SELECT u.id, p.phone_number_id, p.waba_id, u.key_id, u.recipient, u.type, u.priority, nullif(u.category, ''), u.on_unknown,
 			nullif(u.template, ''), nullif(u.language, ''), nullif(u.reference, ''), nullif(u.tags, '')::jsonb, nullif(u.ordering_key, ''),
 			nullif(u.callback_url, ''), nullif(u.opaque, ''), nullif(u.send_window, '')::jsonb, u.send_at, u.expires_at, u.body, u.created_at,
-			nullif(u.ordering_after, ''), nullif(u.ordering_seconds, 0), nullif(u.api, '')
+			nullif(u.ordering_after, ''), nullif(u.ordering_seconds, 0), nullif(u.api, ''), u.callback_endpoint
 		FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::text[], $9::text[], $10::text[],
 		            $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::timestamptz[], $18::timestamptz[],
-		            $19::bytea[], $20::timestamptz[], $21::text[], $22::double precision[], $23::text[])
+		            $19::bytea[], $20::timestamptz[], $21::text[], $22::double precision[], $23::text[], $24::uuid[])
 		     AS u(id, phone, key_id, recipient, type, priority, category, on_unknown, template, language, reference, tags, ordering_key,
-		          callback_url, opaque, send_window, send_at, expires_at, body, created_at, ordering_after, ordering_seconds, api)
+		          callback_url, opaque, send_window, send_at, expires_at, body, created_at, ordering_after, ordering_seconds, api, callback_endpoint)
 		JOIN phone_numbers p ON p.phone_number_id = u.phone`,
 		ids, phones, keyIDs, recipients, types, priorities, categories, onUnknown, templates, languages, references, tags, orderingKeys,
-		callbacks, opaques, windows, sendAt, expiresAt, bodies, created, orderingAfter, orderingSeconds, apis)
+		callbacks, opaques, windows, sendAt, expiresAt, bodies, created, orderingAfter, orderingSeconds, apis, endpoints)
 	if err != nil {
 		return fmt.Errorf("inserting %d messages: %w", n, err)
 	}

@@ -20,31 +20,41 @@ type Event struct {
 	WAMID     string
 	At        time.Time
 	Detail    map[string]any
+
+	// Set as it is written: its id, and Detail as JSON.
+	id      uuid.UUID
+	encoded *string
 }
 
-// InsertEvents adds rows to the log in one statement.
+// InsertEvents adds rows to the log in one statement. Those that stand for a status are told to whoever listens: they come
+// after the change of their messages.
 func (s *Store) InsertEvents(ctx context.Context, tx pgx.Tx, events []Event) error {
 	if len(events) == 0 {
 		return nil
 	}
 	b := &pgx.Batch{}
-	if err := queueEvents(b, events); err != nil {
+	var gate callbackGate
+	if err := queueEvents(b, events, &gate); err != nil {
 		return err
 	}
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("inserting %d events: %w", len(events), err)
 	}
-	return nil
+	return s.tellEvents(ctx, tx, gate, events)
 }
 
-// queueEvents adds the statement that inserts events to a batch.
-func queueEvents(b *pgx.Batch, events []Event) error {
+// queueEvents adds the statement that inserts events to a batch, and asks for the gate where one of them is to be told.
+func queueEvents(b *pgx.Batch, events []Event, gate *callbackGate) error {
 	n := len(events)
 	ids, messageIDs, kinds, tries := make([]uuid.UUID, n), make([]uuid.UUID, n), make([]string, n), make([]int32, n)
 	wamids, at, details := make([]string, n), make([]time.Time, n), make([]*string, n)
 	now := time.Now()
-	for i, e := range events {
-		ids[i], messageIDs[i], kinds[i], tries[i] = message.NewID(now), e.MessageID, e.Kind, int32(e.Try) //nolint:gosec // small
+	telling := false
+	for i := range events {
+		e := &events[i]
+		e.id = message.NewID(now)
+		telling = telling || wordOf(e) != ""
+		ids[i], messageIDs[i], kinds[i], tries[i] = e.id, e.MessageID, e.Kind, int32(e.Try) //nolint:gosec // small
 		wamids[i], at[i] = e.WAMID, e.At
 		if len(e.Detail) > 0 {
 			raw, err := json.Marshal(e.Detail)
@@ -52,7 +62,7 @@ func queueEvents(b *pgx.Batch, events []Event) error {
 				return fmt.Errorf("encoding an event of message %s: %w", e.MessageID, err)
 			}
 			d := string(raw)
-			details[i] = &d
+			details[i], e.encoded = &d, &d
 		}
 	}
 	b.Queue(`
@@ -60,5 +70,8 @@ func queueEvents(b *pgx.Batch, events []Event) error {
 		SELECT u.id, u.message_id, u.kind, nullif(u.try, 0), nullif(u.wamid, ''), u.at, u.detail::jsonb
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::timestamptz[], $7::text[])
 		     AS u(id, message_id, kind, try, wamid, at, detail)`, ids, messageIDs, kinds, tries, wamids, at, details)
+	if telling {
+		queueGate(b, gate)
+	}
 	return nil
 }

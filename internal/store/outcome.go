@@ -50,8 +50,11 @@ func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcom
 	n := len(outcomes)
 	b := &pgx.Batch{}
 	current := make(map[uuid.UUID]string, n) // the wamid the message has now
+	var gate callbackGate
+	var told []Event
 	if n > 0 {
-		if err := queueOutcomes(b, outcomes, current); err != nil {
+		var err error
+		if told, err = queueOutcomes(b, outcomes, current, &gate); err != nil {
 			return err
 		}
 	}
@@ -60,6 +63,9 @@ func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcom
 	}
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return fmt.Errorf("recording %d outcomes: %w", n, err)
+	}
+	if err := s.tellEvents(ctx, tx, gate, told); err != nil {
+		return err
 	}
 	var events []Event
 	for _, o := range outcomes {
@@ -70,8 +76,9 @@ func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcom
 	return s.InsertEvents(ctx, tx, events)
 }
 
-// queueOutcomes adds the statements of RecordOutcomes to a batch; current gets the wamid that each message has then.
-func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]string) error {
+// queueOutcomes adds the statements of RecordOutcomes to a batch, and gives its events; current gets the wamid that each
+// message has then.
+func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]string, gate *callbackGate) ([]Event, error) {
 	n := len(outcomes)
 	ids, tries, statuses, at := make([]uuid.UUID, n), make([]int32, n), make([]string, n), make([]time.Time, n)
 	wamids, waids, msgStatuses := make([]string, n), make([]string, n), make([]string, n)
@@ -139,7 +146,7 @@ func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]strin
 	for i, o := range outcomes {
 		events[i] = Event{MessageID: o.ID, Kind: o.Event, Try: o.Try, WAMID: o.WAMID, At: o.At, Detail: o.detail()}
 	}
-	return queueEvents(b, events)
+	return events, queueEvents(b, events, gate)
 }
 
 func (o *Outcome) detail() map[string]any {

@@ -37,6 +37,9 @@ type Status struct {
 	Participant string
 	// Patient says that the status can be applied again a moment later, should the answer to its try be recorded by then.
 	Patient bool
+	// Value is Meta's value of field messages that has the status, Raw the status in it, for clients that read Meta's format.
+	// Nil for a status that came otherwise.
+	Value, Raw []byte
 }
 
 // StatusError is an error of a failed status.
@@ -166,7 +169,12 @@ func (s *Store) ApplyStatuses(ctx context.Context, tx pgx.Tx, set []Status, deci
 	if applied.Duplicates, err = s.recordStatusWAMIDs(ctx, tx, order); err != nil {
 		return applied, err
 	}
-	if err := s.insertStatusEvents(ctx, tx, order); err != nil {
+	var gate callbackGate
+	fresh, err := s.insertStatusEvents(ctx, tx, order, &gate)
+	if err != nil {
+		return applied, err
+	}
+	if err := s.tellChanges(ctx, tx, gate, order, fresh); err != nil {
 		return applied, err
 	}
 	return applied, s.recordRedos(ctx, tx, applied.Redos)
@@ -327,7 +335,8 @@ func (s *Store) recordStatusWAMIDs(ctx context.Context, tx pgx.Tx, order []*stat
 	return int(tag.RowsAffected()), nil
 }
 
-func (s *Store) insertStatusEvents(ctx context.Context, tx pgx.Tx, order []*statusChange) error {
+// insertStatusEvents gives the ids of the events that were not there yet.
+func (s *Store) insertStatusEvents(ctx context.Context, tx pgx.Tx, order []*statusChange, gate *callbackGate) (map[uuid.UUID]bool, error) {
 	var ids, messageIDs []uuid.UUID
 	var kinds, wamids []string
 	var tries []int32
@@ -337,22 +346,29 @@ func (s *Store) insertStatusEvents(ctx context.Context, tx pgx.Tx, order []*stat
 		for _, st := range c.statuses {
 			detail, err := st.detail()
 			if err != nil {
-				return fmt.Errorf("encoding an event of message %s: %w", c.id, err)
+				return nil, fmt.Errorf("encoding an event of message %s: %w", c.id, err)
 			}
 			ids, messageIDs, kinds = append(ids, st.EventID), append(messageIDs, c.id), append(kinds, "status."+st.Status)
 			tries, wamids, at, details = append(tries, int32(st.Try)), append(wamids, st.WAMID), append(at, st.At), append(details, detail) //nolint:gosec // a try number is small
 		}
 	}
-	_, err := tx.Exec(ctx, `
+	fresh := make(map[uuid.UUID]bool, len(ids))
+	b := &pgx.Batch{}
+	b.Queue(`
 		INSERT INTO message_events (id, message_id, kind, try, wamid, at, detail)
 		SELECT u.id, u.message_id, u.kind, nullif(u.try, 0), nullif(u.wamid, ''), u.at, u.detail::jsonb
 		FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::timestamptz[], $7::text[])
 		     AS u(id, message_id, kind, try, wamid, at, detail)
-		ON CONFLICT (id) DO NOTHING`, ids, messageIDs, kinds, tries, wamids, at, details)
-	if err != nil {
-		return fmt.Errorf("inserting %d status events: %w", len(ids), err)
+		ON CONFLICT (id) DO NOTHING RETURNING id`, ids, messageIDs, kinds, tries, wamids, at, details).Query(func(rows pgx.Rows) error {
+		var id uuid.UUID
+		_, err := pgx.ForEachRow(rows, []any{&id}, func() error { fresh[id] = true; return nil })
+		return err
+	})
+	queueGate(b, gate)
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return nil, fmt.Errorf("inserting %d status events: %w", len(ids), err)
 	}
-	return nil
+	return fresh, nil
 }
 
 // detail is what an event keeps of a status: price, conversation and errors, and nothing that says who the recipient is: a

@@ -35,7 +35,11 @@ type MissingError struct {
 func (e *MissingError) Error() string { return "no such " + e.Field }
 
 // Store reads and writes our tables. It is safe for concurrent use.
-type Store struct{ pool *pgxpool.Pool }
+type Store struct {
+	pool *pgxpool.Pool
+	// putIn puts the jobs of callbacks in; see OnCallbacks.
+	putIn func(ctx context.Context, tx pgx.Tx, runs []CallbackRun) error
+}
 
 // New makes a Store over a pool that stays the caller's.
 func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }

@@ -185,6 +185,9 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 	if err != nil {
 		return outcome{}, err
 	}
+	if err := r.tellNotices(ctx, tx, all); err != nil {
+		return outcome{}, err
+	}
 	done.unknownCodes += unknown
 	done.alerts = alerts
 	heard := make(map[string]time.Time)
@@ -258,7 +261,8 @@ type payload struct {
 	notices  notices
 	changes  []string // what each change holds, in words fit for a metric
 	heard    []string // phone number ids that it has statuses of
-	problem  string   // why it cannot be read
+	told     []toldChange
+	problem  string // why it cannot be read
 }
 
 func read(w store.WaitingWebhook) payload {
@@ -276,9 +280,12 @@ func read(w store.WaitingWebhook) payload {
 		for _, change := range entry.Changes {
 			updates := cloudapi.Statuses(change)
 			p.notices.read(clean(entry.ID), entry.Time, at, w.ID, change)
+			p.tell(clean(entry.ID), at, change)
 			p.changes = append(p.changes, kindOf(change.Field, len(updates)))
 			for _, u := range updates {
-				p.statuses = append(p.statuses, p.status(u))
+				s := p.status(u)
+				s.Value, s.Raw = change.Value, u.Raw
+				p.statuses = append(p.statuses, s)
 			}
 			if len(updates) > 0 {
 				p.heard = append(p.heard, clean(updates[0].PhoneNumberID)) // one change is of one phone number
