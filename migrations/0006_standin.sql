@@ -1,0 +1,1 @@
+-- A place for the migration of this number, which another change brings.
