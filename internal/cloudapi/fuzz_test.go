@@ -62,7 +62,7 @@ func heard(body []byte) (all []any, err error) {
 			phone, errs := ValueErrors(c)
 			quality, _ := PhoneQuality(c)
 			capability, _ := Capability(c)
-			template, _ := TemplateStatus(c)
+			template, _ := TemplateUpdate(c)
 			account, _ := AccountUpdate(c)
 			all = append(all, c.Field, statuses, Inbound(c), phone, errs, quality, capability, template, UserPreferences(c), account)
 		}

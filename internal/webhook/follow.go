@@ -50,10 +50,13 @@ func (r *Receiver) followNotices(ctx context.Context, tx pgx.Tx, all []payload) 
 	if unknown, err = r.followErrors(ctx, tx, told); err != nil {
 		return 0, err
 	}
+	if err := r.followTemplates(ctx, tx, told); err != nil {
+		return 0, err
+	}
 	for i := range told {
 		n := &told[i].notices
 		for _, follow := range []func(context.Context, pgx.Tx, *notices) error{
-			r.followQuality, r.followTemplates, r.followPreferences, r.followAccounts,
+			r.followQuality, r.followPreferences, r.followAccounts,
 		} {
 			if err := follow(ctx, tx, n); err != nil {
 				return 0, err
@@ -156,38 +159,6 @@ func (r *Receiver) setTier(ctx context.Context, tx pgx.Tx, waba, tier string) er
 		r.log.InfoContext(ctx, "a portfolio's messaging limit was set by a notice of Meta", "waba", waba, "tier", tier)
 	}
 	return err
-}
-
-// followTemplates holds the messages of a template that Meta has paused or disabled, and lets them go when it is back.
-func (r *Receiver) followTemplates(ctx context.Context, tx pgx.Tx, n *notices) error {
-	for _, t := range n.templates {
-		// Some notices write en-US; messages have en_US.
-		name, language := clean(t.is.Name), strings.ReplaceAll(clean(t.is.Language), "-", "_")
-		var until time.Time // until it is lifted
-		code := codeTemplatePaused
-		switch event := t.is.Event; {
-		case t.is.Title == "UNPAUSE", event == "APPROVED", event == "REINSTATED", event == "UNPAUSED", event == "UNARCHIVED":
-			lifted, err := r.deps.Store.LiftTemplate(ctx, tx, t.waba, name, language)
-			if err != nil {
-				return err
-			}
-			r.lifted(ctx, lifted, "template", t.waba+":"+name)
-			continue
-		case event == "PAUSED" && t.is.Title == "FIRST_PAUSE":
-			until = t.at.Add(firstPause)
-		case event == "PAUSED" && t.is.Title == "SECOND_PAUSE":
-			until = t.at.Add(secondPause)
-		case event == "PAUSED":
-		case event == "DISABLED", event == "DELETED", event == "PENDING_DELETION", event == "REJECTED", event == "ARCHIVED":
-			code = codeTemplateDisabled
-		default:
-			continue
-		}
-		if err := r.keepNoticed(ctx, tx, templateKey(t.waba, name, language), until, code, "Template is "+strings.ToLower(t.is.Event)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // followPreferences keeps who wants no marketing any more, and who wants it again: each user's last word.

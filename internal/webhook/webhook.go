@@ -138,6 +138,7 @@ type metrics struct {
 	redos    prometheus.Counter
 
 	unknownCodes prometheus.Counter
+	templates    *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -164,8 +165,11 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	m.unknownCodes = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "wagate_webhook_unknown_codes_total", Help: "Errors in notifications with a code that nobody knows.",
 	})
+	m.templates = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "wagate_webhook_template_news_total", Help: "What notifications told of templates that was news: a status, a lower quality, another category, doubt about components.",
+	}, []string{"news"})
 	if reg != nil {
-		reg.MustRegister(m.payloads, m.changes, m.statuses, m.aside, m.twice, m.redos, m.unknownCodes)
+		reg.MustRegister(m.payloads, m.changes, m.statuses, m.aside, m.twice, m.redos, m.unknownCodes, m.templates)
 	}
 	return m
 }
