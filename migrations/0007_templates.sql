@@ -40,7 +40,7 @@ COMMENT ON COLUMN templates.missed_at IS 'When a whole list did not have it; gon
 
 CREATE TABLE template_syncs (
     waba_id       text PRIMARY KEY REFERENCES wabas ON DELETE CASCADE,
-    version       bigint NOT NULL DEFAULT 1,
+    version       bigint NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     synced_at     timestamptz,
     read_at       timestamptz,
     complete      boolean NOT NULL DEFAULT false,
@@ -54,7 +54,7 @@ CREATE TABLE template_syncs (
     problem       text
 );
 COMMENT ON TABLE template_syncs IS 'How well the templates of a WABA are known. Whoever changes one of them locks this row first and raises the version.';
-COMMENT ON COLUMN template_syncs.version IS 'Raised by every change: caches look at nothing else.';
+COMMENT ON COLUMN template_syncs.version IS 'Raised by every change: caches look at nothing else. It begins with the time, so that a WABA that comes back has another.';
 COMMENT ON COLUMN template_syncs.synced_at IS 'When the last complete list was asked for; read_at: when the last list was read, complete or not.';
 COMMENT ON COLUMN template_syncs.complete IS 'Whether the last list was read to its end.';
 COMMENT ON COLUMN template_syncs.next_at IS 'When the list is read again if nothing asks for it before; wanted_at: since when something does.';

@@ -92,13 +92,14 @@ func (s *Store) ClaimTemplates(ctx context.Context, wabaID string) (askedAt time
 	return askedAt, true, nil
 }
 
-// MissTemplates ends a claim without a list: the next reading is after wait. first says that the problem is another than
-// that of the last one.
+// MissTemplates ends a claim without a list: the next reading is after wait or, where that is 0, after about a minute, twice
+// that after each further failure, an hour at most. first says that the problem is another than that of the last one.
 func (s *Store) MissTemplates(ctx context.Context, wabaID string, askedAt time.Time, wait time.Duration, problem string) (first bool, failures int, err error) {
 	err = s.pool.QueryRow(ctx, `
 		WITH old AS MATERIALIZED (SELECT problem FROM template_syncs WHERE waba_id = $1::text)
 		UPDATE template_syncs s SET claimed_until = NULL, failures = s.failures + 1, problem = $4::text,
-			next_at = clock_timestamp() + make_interval(secs => $3::double precision)
+			next_at = clock_timestamp() + make_interval(secs => CASE WHEN $3::double precision > 0 THEN $3::double precision
+				ELSE least(3600, 60 * 2 ^ least(s.failures, 10)) * (0.5 + random() / 2) END)
 		FROM old WHERE s.waba_id = $1::text AND s.tried_at = $2::timestamptz
 		RETURNING old.problem IS DISTINCT FROM $4::text, s.failures`, wabaID, askedAt, wait.Seconds(), problem).Scan(&first, &failures)
 	if errors.Is(err, pgx.ErrNoRows) {
