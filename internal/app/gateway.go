@@ -30,16 +30,17 @@ import (
 
 // Gateway is the HTTP side: it accepts messages, hears webhooks and answers questions.
 type Gateway struct {
-	listener net.Listener
-	server   *http.Server
-	served   chan error
-	intake   *intake.Intake
-	receiver *webhook.Receiver
-	graph    *graphproxy.Proxy
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
-	once     sync.Once
-	err      error
+	listener  net.Listener
+	server    *http.Server
+	served    chan error
+	intake    *intake.Intake
+	receiver  *webhook.Receiver
+	graph     *graphproxy.Proxy
+	templates *templates
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	once      sync.Once
+	err       error
 }
 
 // StartGateway starts the HTTP side over a pool that stays the caller's. Stop ends it.
@@ -63,15 +64,20 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if err != nil {
 		return nil, err
 	}
+	templates, err := newTemplates(cfg, st, sealer, logger)
+	if err != nil {
+		return nil, err
+	}
 	receiver := webhook.New(webhook.Deps{
 		Store: st, Jobs: jobs, BackoffMax: cfg.BackoffMax, VerifyToken: cfg.WebhookVerifyToken.Value(), Logger: logger, Registerer: registry,
 		Secrets: func(ctx context.Context) ([]webhook.AppSecret, error) { return appSecrets(ctx, st, sealer, logger) },
 	})
 	accept := intake.New(st, jobs, logger, registry, time.Now)
-	g := &Gateway{intake: accept, receiver: receiver, graph: graph, served: make(chan error, 1)}
+	accept.UseTemplates(templates.book)
+	g := &Gateway{intake: accept, templates: templates, receiver: receiver, graph: graph, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
 		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(),
-		Graph: graph, GraphVersion: cfg.GraphVersion,
+		Graph: graph, GraphVersion: cfg.GraphVersion, Templates: templates.syncer,
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
 		Backlog: func(ctx context.Context, phone string) (map[int]int64, error) {
 			return jobs.Backlog(ctx, pool, phone)
@@ -84,6 +90,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if err != nil {
 		accept.Close()
 		receiver.Close()
+		templates.close()
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -115,6 +122,7 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		g.intake.Close()
 		g.receiver.Close()
 		g.graph.Close()
+		g.templates.close()
 	})
 	return g.err
 }
