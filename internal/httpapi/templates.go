@@ -21,7 +21,7 @@ import (
 
 const (
 	// refreshTime bounds a reading of a WABA's templates that a caller waits for.
-	refreshTime = 45 * time.Second
+	refreshTime = 25 * time.Second
 	// maxLanguages is how many languages of a template are shown. Meta knows fewer.
 	maxLanguages = 1000
 )
