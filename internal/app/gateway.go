@@ -31,17 +31,18 @@ import (
 
 // Gateway is the HTTP side: it accepts messages, hears webhooks and answers questions.
 type Gateway struct {
-	listener net.Listener
-	server   *http.Server
-	served   chan error
-	intake   *intake.Intake
-	receiver *webhook.Receiver
-	graph    *graphproxy.Proxy
-	outside  *callback.Client
-	cancel   context.CancelFunc
-	wg       sync.WaitGroup
-	once     sync.Once
-	err      error
+	listener  net.Listener
+	server    *http.Server
+	served    chan error
+	intake    *intake.Intake
+	receiver  *webhook.Receiver
+	graph     *graphproxy.Proxy
+	templates *templates
+	outside   *callback.Client
+	cancel    context.CancelFunc
+	wg        sync.WaitGroup
+	once      sync.Once
+	err       error
 }
 
 // StartGateway starts the HTTP side over a pool that stays the caller's. Stop ends it.
@@ -65,17 +66,22 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if err != nil {
 		return nil, err
 	}
+	templates, err := newTemplates(cfg, st, sealer, logger)
+	if err != nil {
+		return nil, err
+	}
 	receiver := webhook.New(webhook.Deps{
 		Store: st, Jobs: jobs, BackoffMax: cfg.BackoffMax, VerifyToken: cfg.WebhookVerifyToken.Value(), Logger: logger, Registerer: registry,
 		Secrets: func(ctx context.Context) ([]webhook.AppSecret, error) { return appSecrets(ctx, st, sealer, logger) },
 	})
 	accept := intake.New(st, jobs, logger, registry, time.Now)
 	accept.OnCallbacks(callbackRules(cfg))
+	accept.UseTemplates(templates.book)
 	outside := callback.NewClient(callbackRules(cfg))
-	g := &Gateway{intake: accept, receiver: receiver, graph: graph, outside: outside, served: make(chan error, 1)}
+	g := &Gateway{intake: accept, templates: templates, receiver: receiver, graph: graph, outside: outside, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
 		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(),
-		Graph: graph, GraphVersion: cfg.GraphVersion, Callbacks: outside,
+		Graph: graph, GraphVersion: cfg.GraphVersion, Callbacks: outside, Templates: templates.syncer,
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
 		Backlog: func(ctx context.Context, phone string) (map[int]int64, error) {
 			return jobs.Backlog(ctx, pool, phone)
@@ -88,6 +94,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if err != nil {
 		accept.Close()
 		receiver.Close()
+		templates.close()
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -120,6 +127,7 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		g.receiver.Close()
 		g.graph.Close()
 		g.outside.Close()
+		g.templates.close()
 	})
 	return g.err
 }

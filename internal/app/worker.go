@@ -24,6 +24,7 @@ import (
 	"wagate/internal/seal"
 	"wagate/internal/sender"
 	"wagate/internal/store"
+	"wagate/internal/template"
 )
 
 // Worker sends: it owns its share of the WABAs and works their lanes.
@@ -97,6 +98,11 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 	w.wg.Go(func() { callbacks.Run(run) })
 	reader := account.New(account.Config{Store: st, Graph: post, Owned: dispatcher.Owned, Token: dispatcher.Token, Logger: logger})
 	w.wg.Go(func() { _ = reader.Run(run) })
+	keeper := template.NewKeeper(template.KeeperConfig{
+		Store: st, Syncer: template.NewSyncer(template.SyncConfig{Store: st, Graph: post, Token: dispatcher.Token, Logger: logger}),
+		Owned: dispatcher.Owned, Logger: logger, Registerer: registerer,
+	})
+	w.wg.Go(func() { _ = keeper.Run(run) })
 	return w, nil
 }
 

@@ -63,7 +63,7 @@ func heard(body []byte) (all []any, err error) {
 			phone, errs := ValueErrors(c)
 			quality, _ := PhoneQuality(c)
 			capability, _ := Capability(c)
-			template, _ := TemplateStatus(c)
+			template, _ := TemplateUpdate(c)
 			standing, _ := AccountStanding(c)
 			display, decision, _ := PhoneName(c)
 			all = append(all, c.Field, statuses, Inbound(c), phone, errs, quality, capability, template, UserPreferences(c), standing, display, decision, Alerts(c))

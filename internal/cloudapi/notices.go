@@ -142,26 +142,6 @@ func TierLimit(tier string) (n int, unlimited, ok bool) {
 	return n, false, true
 }
 
-// TemplateNotice is a change of field message_template_status_update.
-type TemplateNotice struct {
-	Event    string // APPROVED, PAUSED, DISABLED …
-	Name     string
-	Language string
-	Title    string // of other_info: FIRST_PAUSE, SECOND_PAUSE, RATE_LIMITING_PAUSE, UNPAUSE …
-}
-
-// TemplateStatus reads a message_template_status_update.
-func TemplateStatus(c Change) (TemplateNotice, bool) {
-	if c.Field != "message_template_status_update" {
-		return TemplateNotice{}, false
-	}
-	n := TemplateNotice{
-		Event: clipped(member(c.Value, "event"), maxWord), Name: clipped(member(c.Value, "message_template_name"), 512),
-		Language: clipped(member(c.Value, "message_template_language"), maxWord), Title: clipped(member(member(c.Value, "other_info"), "title"), maxWord),
-	}
-	return n, n.Event != "" && n.Name != ""
-}
-
 // Preference is what a user wants to get or no longer.
 type Preference struct {
 	WAID     string

@@ -123,26 +123,6 @@ func TestTierLimit(t *testing.T) {
 	}
 }
 
-func TestTemplateStatus(t *testing.T) {
-	const paused = `{"event":"PAUSED","message_template_id":1,"message_template_name":"spring_sale","message_template_language":"en_US","reason":"NONE","other_info":{"title":"FIRST_PAUSE","description":"d"}}`
-	want := TemplateNotice{Event: "PAUSED", Name: "spring_sale", Language: "en_US", Title: "FIRST_PAUSE"}
-	if got, ok := TemplateStatus(change("message_template_status_update", paused)); !ok || got != want {
-		t.Errorf("%+v, %v", got, ok)
-	}
-	flagged := `{"event":"FLAGGED","message_template_name":"spring_sale","message_template_language":"en_US","reason":null,"disable_info":{"disable_date":"x"}}`
-	if got, ok := TemplateStatus(change("message_template_status_update", flagged)); !ok || got.Event != "FLAGGED" || got.Title != "" {
-		t.Errorf("%+v, %v", got, ok)
-	}
-	for _, c := range []Change{
-		change("message_template_quality_update", paused), change("message_template_status_update", `{"event":"PAUSED"}`),
-		change("message_template_status_update", `{"message_template_name":"spring_sale"}`), change("message_template_status_update", ""),
-	} {
-		if got, ok := TemplateStatus(c); ok {
-			t.Errorf("%s: %+v", c.Value, got)
-		}
-	}
-}
-
 func TestUserPreferences(t *testing.T) {
 	const value = `{"metadata":{"phone_number_id":"2001"},"user_preferences":[
 	 {"wa_id":"12025550101","category":"marketing_messages","value":"stop","timestamp":1760000001},

@@ -91,7 +91,7 @@ func advice(err error) string {
 	case r.Status == http.StatusForbidden:
 		return "Use a key that may: gatewayctl keys create NAME --scope manage (with an admin key)."
 	case r.Status == http.StatusNotFound:
-		return "gatewayctl limits, phones, wabas, pauses, keys, messages, subscriptions, callbacks and webhooks list what there is."
+		return "gatewayctl limits, phones, wabas, pauses, keys, messages, templates, subscriptions, callbacks and webhooks list what there is."
 	case r.Status == http.StatusConflict && r.Code == "wrong_status":
 		return "gatewayctl message ID shows what became of it."
 	case r.Status == http.StatusTooManyRequests && r.retryAfter != "":

@@ -50,7 +50,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		limitsCommand, wabasCommand, phonesCommand, pausesCommand, pauseCommand, resumeCommand,
-		messagesCommand, messageCommand, cancelCommand, resendCommand, settleCommand, webhooksCommand, alertsCommand,
+		messagesCommand, messageCommand, cancelCommand, resendCommand, settleCommand, templatesCommand, webhooksCommand, alertsCommand,
 		subscriptionsCommand, callbacksCommand, keysCommand,
 	}
 }

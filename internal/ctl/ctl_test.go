@@ -49,6 +49,12 @@ type rig struct {
 
 func start(t *testing.T) *rig {
 	t.Helper()
+	return startWith(t, func(*httpapi.Deps) {})
+}
+
+// startWith is start with other dependencies of the API.
+func startWith(t *testing.T, change func(*httpapi.Deps)) *rig {
+	t.Helper()
 	pool := pgtest.New(t)
 	sealer, err := seal.New(seal.NewKey())
 	if err != nil {
@@ -69,12 +75,14 @@ func start(t *testing.T) *rig {
 	t.Cleanup(in.Close)
 	callbacks := callback.NewClient(reach.New(nil, false))
 	t.Cleanup(callbacks.Close)
-	api, err := httpapi.New(httpapi.Deps{
+	deps := httpapi.Deps{
 		Callbacks: callbacks,
 		Intake:    in, Access: keys, Store: st, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
 		Backlog: func(ctx context.Context, id string) (map[int]int64, error) { return jobs.Backlog(ctx, pool, id) },
 		Logger:  logger, Now: time.Now,
-	})
+	}
+	change(&deps)
+	api, err := httpapi.New(deps)
 	if err != nil {
 		t.Fatal(err)
 	}

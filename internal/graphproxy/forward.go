@@ -98,7 +98,14 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, who Caller, c *c
 			return err
 		}
 	}
+	writes := writesTemplates(c, t)
+	if writes {
+		p.staleTemplates(r.Context(), t)
+	}
 	a, err := p.ask(ctx, r, who, c, t, b, e)
+	if writes { // again: a list that was read meanwhile may have either
+		p.staleTemplates(r.Context(), t)
+	}
 	if b != nil {
 		n, _ := b.finish()
 		p.bytes.WithLabelValues("up").Add(float64(n))

@@ -92,3 +92,21 @@ func learned(c *call, t *target, body []byte) []store.GraphID {
 	}
 	return ids
 }
+
+// writesTemplates says whether a call may change templates: of its WABA, of a template, or of an id of which nothing is known.
+func writesTemplates(c *call, t *target) bool {
+	if c.method == http.MethodGet || t.waba == "" || c.upload() {
+		return false
+	}
+	return strings.HasSuffix(c.edge, "message_templates") || t.kind == objectNode && (t.seen == "template" || t.seen == "" && !c.toProve())
+}
+
+// staleTemplates notes that what is known of the templates of a WABA may not be so any more: no message is refused by it until
+// their list is read again. Failing, a message may be, until then.
+func (p *Proxy) staleTemplates(ctx context.Context, t *target) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), learnTime)
+	defer cancel()
+	if err := p.Store.StaleTemplates(ctx, t.waba); err != nil {
+		p.Logger.WarnContext(ctx, "templates were written, and that was not noted", "waba_id", t.waba, "err", err)
+	}
+}

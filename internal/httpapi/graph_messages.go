@@ -15,6 +15,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"wagate/internal/access"
+	"wagate/internal/cloudapi"
 	"wagate/internal/content"
 	"wagate/internal/graphproxy"
 	"wagate/internal/intake"
@@ -27,6 +28,7 @@ const (
 	codeInvalidParameter = 100    // also: no such object
 	codeParameterValue   = 131009 // a parameter's value is not valid
 	codeThroughput       = 130429 // too many messages
+	codeNoTemplate       = 132001 // no such template in the language
 	codeServiceDown      = 2
 	codeAlreadyUsed      = 135000 // a generic error of the request
 )
@@ -301,6 +303,13 @@ func graphIntake(err error) error {
 	g := graphproxy.BadMessage(http.StatusBadRequest, codeInvalidParameter, "Invalid parameter", strings.Join(details, "; "))
 	switch e.Kind {
 	case intake.Malformed, intake.Invalid:
+		if code := codeOf(e.Faults); code != 0 {
+			rule, _ := cloudapi.Lookup(code, 0)
+			g.Code, g.Message = code, rule.Title
+			if code == codeNoTemplate {
+				g.Status = http.StatusNotFound // Meta's own status for it
+			}
+		}
 	case intake.UnknownPhone:
 		return graphproxy.NoObject()
 	case intake.KeyReused:
@@ -313,6 +322,16 @@ func graphIntake(err error) error {
 		g.Transient, g.RetryAfter = true, e.RetryAfter
 	}
 	return g
+}
+
+// codeOf gives the code that Meta would have answered with, by the first fault that has one; 0 where none does.
+func codeOf(faults []cloudapi.Fault) int {
+	for _, f := range faults {
+		if f.Code != 0 {
+			return f.Code
+		}
+	}
+	return 0
 }
 
 // graphFailure is what Meta, or we, refused a message with, for a caller that has waited for it.

@@ -20,6 +20,7 @@ import (
 	"wagate/internal/intake"
 	"wagate/internal/seal"
 	"wagate/internal/store"
+	"wagate/internal/template"
 )
 
 // Deps is what the API works with.
@@ -37,6 +38,8 @@ type Deps struct {
 	// GraphVersion, such as v23.0, is put before a path of the ingress that begins with an id and names no version; empty
 	// means that such paths are not there.
 	GraphVersion string
+	// Templates reads the templates of a WABA on request; nil means that it cannot be requested.
+	Templates *template.Syncer
 	// Ready says whether this process can serve: the database answers and its schema is the one of this binary.
 	Ready func(context.Context) error
 	// Backlog counts the jobs in a phone number's lane, by priority 1 to 4, up to queue.BacklogBound of each; nil means that
@@ -157,6 +160,7 @@ func (a *API) routes() {
 	e.DELETE("/v1/pauses/:id", a.authed(access.Manage, unrestricted(a.deletePause)))
 
 	a.webhookRoutes()
+	a.templateRoutes()
 	e.GET("/v1/alerts", a.authed(access.Manage, unrestricted(a.listAlerts)))
 	if a.Callbacks != nil {
 		a.callbackRoutes()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -98,6 +99,11 @@ type handler func(c echo.Context, key access.Key) error
 
 // authed wants an API key with a scope.
 func (a *API) authed(scope access.Scope, h handler) echo.HandlerFunc {
+	return a.authedAny([]access.Scope{scope}, h)
+}
+
+// authedAny wants an API key with one of some scopes.
+func (a *API) authedAny(scopes []access.Scope, h handler) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		bearer := ""
 		if kind, rest, ok := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " "); ok && strings.EqualFold(kind, "Bearer") {
@@ -108,8 +114,8 @@ func (a *API) authed(scope access.Scope, h handler) echo.HandlerFunc {
 			return err
 		}
 		c.Set(keyInContext, key)
-		if !key.May(scope) {
-			return newProblem(http.StatusForbidden, "forbidden", "This API key lacks the scope "+string(scope)+".")
+		if !slices.ContainsFunc(scopes, key.May) {
+			return newProblem(http.StatusForbidden, "forbidden", "This API key lacks the scope "+string(scopes[0])+".")
 		}
 		return h(c, key)
 	}

@@ -57,15 +57,36 @@ type options struct {
 	late           bool    // expires_at has passed, or does before the window opens
 }
 
+// asked is what a request says of how its message is to be treated, apart from what follows from it.
+type asked struct {
+	priority  message.Priority
+	category  message.Category
+	onUnknown message.OnUnknown
+	reply     bool
+}
+
+// treat gives a message its category, and what follows from it where nothing else was asked for.
+func (a asked) treat(m *store.NewMessage, category message.Category) {
+	m.Category = string(category)
+	m.Priority = int(message.DefaultPriority(a.priority, category, a.reply))
+	m.OnUnknown = string(message.DefaultOnUnknown(a.onUnknown, category))
+}
+
 // check reads a request and gives the message to store, without an id and a time; an *Error else. Beside an error that is
-// late the message is given too. It does not look at the phone number's existence.
+// late the message is given too. It does not look at the phone number's existence, nor at the template's.
 func check(r Request, now time.Time, callbacks *reach.Rules) (store.NewMessage, *Error) {
+	m, _, refused := checkAsked(r, now, callbacks)
+	return m, refused
+}
+
+// checkAsked is check that also gives what was asked for.
+func checkAsked(r Request, now time.Time, callbacks *reach.Rules) (store.NewMessage, asked, *Error) {
 	read, faults, err := content.Check(r.Body, content.Options{Strict: !r.AnyNumber, Marketing: r.API == content.MarketingAPI})
 	if err != nil {
-		return store.NewMessage{}, &Error{Kind: Malformed, Faults: []cloudapi.Fault{{Pointer: "", Detail: err.Error()}}}
+		return store.NewMessage{}, asked{}, &Error{Kind: Malformed, Faults: []cloudapi.Fault{{Pointer: "", Detail: err.Error()}}}
 	}
 	if slices.ContainsFunc(faults, func(f cloudapi.Fault) bool { return f.Pointer == "" }) {
-		return store.NewMessage{}, &Error{Kind: Invalid, Faults: faults}
+		return store.NewMessage{}, asked{}, &Error{Kind: Invalid, Faults: faults}
 	}
 	if read.IsReadReceipt {
 		faults = append(faults, cloudapi.Fault{Pointer: "/status", Detail: "read receipts are not messages and are not queued"})
@@ -116,7 +137,7 @@ func check(r Request, now time.Time, callbacks *reach.Rules) (store.NewMessage, 
 	if len(faults) > 0 {
 		refused = &Error{Kind: Invalid, Faults: faults, late: o.late && len(faults) == 1}
 		if !refused.late {
-			return store.NewMessage{}, refused
+			return store.NewMessage{}, asked{}, refused
 		}
 	}
 
@@ -145,10 +166,9 @@ func check(r Request, now time.Time, callbacks *reach.Rules) (store.NewMessage, 
 	if category == "" {
 		category = message.Category(read.CategoryHint)
 	}
-	m.Category = string(category)
-	m.Priority = int(message.DefaultPriority(o.priority, category, read.IsReply()))
-	m.OnUnknown = string(message.DefaultOnUnknown(o.onUnknown, category))
-	return m, refused
+	a := asked{priority: o.priority, category: category, onUnknown: o.onUnknown, reply: read.IsReply()}
+	a.treat(&m, category)
+	return m, a, refused
 }
 
 // idempotencyKey takes the header's key or the member's, and refuses two that differ.

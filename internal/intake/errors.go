@@ -40,8 +40,8 @@ type Error struct {
 	// Err is the cause, for the log only.
 	Err error
 
-	// late says that the only fault is that expires_at has passed, or does before the send_window opens: the same request may
-	// have been fine before.
+	// late says that the only fault is that expires_at has passed, or does before the send_window opens, or that what is known of
+	// the template stands against the message: the same request may have been fine before.
 	late bool
 }
 

@@ -96,6 +96,8 @@ type Intake struct {
 	group  *batch.Group[*store.NewMessage, store.Acceptance]
 	direct chan struct{}
 
+	templates Templates // nil: nothing is known of any
+
 	turns    *turns
 	backlog  *backlog
 	counting sync.Mutex // held while counts are moved on
@@ -147,12 +149,15 @@ func (in *Intake) Close() {
 
 // Check gives the same verdict as Accept, but for the idempotency key, and stores nothing.
 func (in *Intake) Check(ctx context.Context, r Request) error {
-	m, refused := check(r, in.now(), in.callbacks)
+	m, a, refused := checkAsked(r, in.now(), in.callbacks)
 	if refused != nil {
 		return refused
 	}
 	if err := in.phone(ctx, r.Caller, m.PhoneNumberID); err != nil {
 		return err
+	}
+	if refused := in.template(ctx, &m, a); refused != nil {
+		return refused
 	}
 	if _, _, refused := in.admit(ctx, r.Caller, &m, false); refused != nil {
 		return refused
@@ -191,35 +196,39 @@ func (in *Intake) Seen(ctx context.Context, r Request) (Accepted, bool, error) {
 func (in *Intake) Accept(ctx context.Context, r Request) (Accepted, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTime)
 	defer cancel()
-	m, refused := check(r, in.now(), in.callbacks)
+	m, a, refused := checkAsked(r, in.now(), in.callbacks)
 	if refused != nil {
 		return in.refuse(ctx, &m, refused)
 	}
 	if err := in.phone(ctx, r.Caller, m.PhoneNumberID); err != nil {
 		return in.answer(&m, store.Acceptance{}, time.Time{}, err)
 	}
+	if refused := in.template(ctx, &m, a); refused != nil {
+		return in.refuse(ctx, &m, refused)
+	}
 	kept, at, refused := in.admit(ctx, r.Caller, &m, true)
 	if refused != nil {
 		return in.refuse(ctx, &m, refused)
 	}
 	in.stamp(&m)
-	a, err := in.group.Do(ctx, &m)
-	in.backlog.done(kept, err == nil && a.Verdict == store.Stored)
+	stored, err := in.group.Do(ctx, &m)
+	in.backlog.done(kept, err == nil && stored.Verdict == store.Stored)
 	if errors.Is(err, batch.ErrClosed) || (err != nil && ctx.Err() != nil) {
 		err = unavailable(err)
 	}
-	return in.answer(&m, a, at, err)
+	return in.answer(&m, stored, at, err)
 }
 
 // AcceptMany stores those of the messages that are valid and gives one result each, in order. It commits 500 at a time.
 func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 	results := make([]Result, len(requests))
 	messages := make([]store.NewMessage, len(requests))
+	wishes := make([]asked, len(requests))
 	refused := make([]*Error, len(requests))
 	var ids []string
 	var callers []Caller
 	for i, r := range requests {
-		messages[i], refused[i] = check(r, in.now(), in.callbacks)
+		messages[i], wishes[i], refused[i] = checkAsked(r, in.now(), in.callbacks)
 		if refused[i] == nil {
 			ids = append(ids, messages[i].PhoneNumberID)
 			if !slices.ContainsFunc(callers, func(c Caller) bool { return c.KeyID == r.Caller.KeyID }) {
@@ -228,6 +237,7 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 		}
 	}
 	lookErr := in.see(ctx, ids, callers)
+	templatesSince := in.prepareTemplates(ctx, messages)
 	var good []int
 	seats, at := make([]seat, len(requests)), make([]time.Time, len(requests))
 	for i, r := range requests {
@@ -239,6 +249,9 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 		case !in.backlog.there(m.PhoneNumberID) || !r.Caller.mayUse(m.PhoneNumberID):
 			results[i].Accepted, results[i].Err = in.answer(m, store.Acceptance{}, time.Time{}, unknownPhone())
 		default:
+			if refused[i] = in.judgeTemplate(ctx, m, wishes[i], templatesSince); refused[i] != nil {
+				continue
+			}
 			if seats[i], at[i], refused[i] = in.admit(ctx, r.Caller, m, true); refused[i] == nil {
 				in.stamp(m)
 				good = append(good, i)

@@ -19,6 +19,9 @@ const getTimeout = 30 * time.Second
 // errBadPath is for a path that would leave the version's.
 var errBadPath = errors.New("the path cannot be one of the Graph API's")
 
+// ErrLongAnswer is returned, wrapped, by Get for an answer of more than 1 MiB.
+var ErrLongAnswer = errors.New("the answer is too long")
+
 // Get reads GET /{version}/{path}, for example 100/phone_numbers, and gives the body of a 2xx answer, at most 1 MiB. An error
 // that Meta answers with wraps *cloudapi.Error. It is for the few readings of accounts: it takes part in no limit here.
 func (s *Sender) Get(ctx context.Context, path string, query url.Values, token string) ([]byte, error) {
@@ -44,7 +47,7 @@ func (s *Sender) Get(ctx context.Context, path string, query url.Values, token s
 	case err != nil:
 		return nil, fmt.Errorf("reading %s: %w", path, err)
 	case len(body) > maxAnswer:
-		return nil, fmt.Errorf("reading %s: the answer is too long", path)
+		return nil, fmt.Errorf("reading %s: %w", path, ErrLongAnswer)
 	case answer.StatusCode >= 200 && answer.StatusCode < 300:
 		return body, nil
 	}

@@ -50,6 +50,26 @@ func (s *Store) PutThrottle(ctx context.Context, tx pgx.Tx, p Pause) error {
 	return throttled(ctx, tx, p)
 }
 
+// AnnouncePause keeps a pause that Meta has announced, or that its word of an account or a template asks for: until its end,
+// or until it is lifted (zero). It may lengthen one that runs, and says what that is for; announced again it changes nothing,
+// and kept is false.
+func (s *Store) AnnouncePause(ctx context.Context, tx pgx.Tx, p Pause) (kept bool, err error) {
+	was, err := s.LockThrottle(ctx, tx, p.Scope, p.Value)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case !p.Until.IsZero() && !p.Until.After(was.Now), was.Endless && !p.Until.IsZero():
+		return false, nil
+	case was.Endless && (was.Code == p.Code || p.Scope != "template"):
+		return false, nil // by another code it is another trouble, which whoever lifts it has to see; but a template is only ever worse
+	case was.Until != nil && !p.Until.IsZero() && !p.Until.After(*was.Until):
+		return false, nil
+	}
+	p.Level, p.Source = max(was.Level, 1), ThrottleSource
+	return true, throttled(ctx, tx, p)
+}
+
 // LiftThrottles ends the pauses that answers or notices of Meta set by one of the codes.
 func (s *Store) LiftThrottles(ctx context.Context, tx pgx.Tx, scope string, values []string, codes []int32) (int64, error) {
 	tag, err := tx.Exec(ctx, `DELETE FROM pauses WHERE scope = $1::text AND value = ANY($2::text[]) AND source = $3::text AND code = ANY($4::integer[])`,

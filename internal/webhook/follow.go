@@ -53,13 +53,11 @@ func (r *Receiver) followNotices(ctx context.Context, tx pgx.Tx, all []payload) 
 	}
 	for i := range told {
 		n := &told[i].notices
-		for _, follow := range []func(context.Context, pgx.Tx, *notices) error{r.followTemplates, r.followPreferences} {
-			if err := follow(ctx, tx, n); err != nil {
-				return 0, nil, err
-			}
+		if err := r.followPreferences(ctx, tx, n); err != nil {
+			return 0, nil, err
 		}
 	}
-	for _, follow := range []func(context.Context, pgx.Tx, []payload) error{r.followQuality, r.followNames, r.followStandings} {
+	for _, follow := range []func(context.Context, pgx.Tx, []payload) error{r.followQuality, r.followNames, r.followStandings, r.followTemplates} {
 		if err := follow(ctx, tx, told); err != nil {
 			return 0, nil, err
 		}
@@ -107,38 +105,6 @@ func (r *Receiver) followInbound(ctx context.Context, tx pgx.Tx, all []payload) 
 		open = append(open, w)
 	}
 	return r.deps.Store.OpenWindows(ctx, tx, open)
-}
-
-// followTemplates holds the messages of a template that Meta has paused or disabled, and lets them go when it is back.
-func (r *Receiver) followTemplates(ctx context.Context, tx pgx.Tx, n *notices) error {
-	for _, t := range n.templates {
-		// Some notices write en-US; messages have en_US.
-		name, language := clean(t.is.Name), strings.ReplaceAll(clean(t.is.Language), "-", "_")
-		var until time.Time // until it is lifted
-		code := codeTemplatePaused
-		switch event := t.is.Event; {
-		case t.is.Title == "UNPAUSE", event == "APPROVED", event == "REINSTATED", event == "UNPAUSED", event == "UNARCHIVED":
-			lifted, err := r.deps.Store.LiftTemplate(ctx, tx, t.waba, name, language)
-			if err != nil {
-				return err
-			}
-			r.lifted(ctx, lifted, "template", t.waba+":"+name)
-			continue
-		case event == "PAUSED" && t.is.Title == "FIRST_PAUSE":
-			until = t.at.Add(firstPause)
-		case event == "PAUSED" && t.is.Title == "SECOND_PAUSE":
-			until = t.at.Add(secondPause)
-		case event == "PAUSED":
-		case event == "DISABLED", event == "DELETED", event == "PENDING_DELETION", event == "REJECTED", event == "ARCHIVED":
-			code = codeTemplateDisabled
-		default:
-			continue
-		}
-		if err := r.keepNoticed(ctx, tx, templateKey(t.waba, name, language), until, code, "Template is "+strings.ToLower(t.is.Event)); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // followPreferences keeps who wants no marketing any more, and who wants it again: each user's last word.

@@ -53,7 +53,7 @@ func (n *notices) read(wabaID string, told, at time.Time, raw uuid.UUID, c cloud
 	if tier, ok := cloudapi.Capability(c); ok {
 		n.capability = append(n.capability, ofWABA[string]{wabaID, at, tier})
 	}
-	if t, ok := cloudapi.TemplateStatus(c); ok {
+	if t, ok := cloudapi.TemplateUpdate(c); ok {
 		n.templates = append(n.templates, ofWABA[cloudapi.TemplateNotice]{wabaID, at, t})
 	}
 	for _, p := range cloudapi.UserPreferences(c) {

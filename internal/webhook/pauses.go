@@ -151,27 +151,29 @@ func (r *Receiver) keepPause(ctx context.Context, tx pgx.Tx, w wantedPause) erro
 // keepNoticed keeps a pause that Meta has announced: until the given end, or until it is lifted. It may lengthen one that
 // runs, and says what that is for; announced again it changes nothing.
 func (r *Receiver) keepNoticed(ctx context.Context, tx pgx.Tx, key scopeKey, until time.Time, code int, title string) error {
-	was, err := r.deps.Store.LockThrottle(ctx, tx, key.scope, key.value)
-	if err != nil {
-		return err
+	p := notedPause(store.Pause{Scope: key.scope, Value: key.value, Code: code, Reason: title, Until: until})
+	kept, err := r.deps.Store.AnnouncePause(ctx, tx, p)
+	if err == nil && kept {
+		r.logPause(ctx, p, until.IsZero())
 	}
-	kept := store.Pause{Scope: key.scope, Value: key.value, Code: code, Level: max(was.Level, 1), Reason: title, Until: until}
-	switch {
-	case !until.IsZero() && !until.After(was.Now), was.Endless && !until.IsZero():
-		return nil
-	case was.Endless && (was.Code == code || key.scope != "template"):
-		return nil // by another code it is another trouble, which whoever lifts it has to see; but a template is only ever worse
-	case was.Until != nil && !until.IsZero() && !until.After(*was.Until):
-		return nil
-	}
-	return r.putPause(ctx, tx, kept, until.IsZero())
+	return err
 }
 
 func (r *Receiver) putPause(ctx context.Context, tx pgx.Tx, p store.Pause, alert bool) error {
+	p = notedPause(p)
+	r.logPause(ctx, p, alert)
+	return r.deps.Store.PutThrottle(ctx, tx, p)
+}
+
+func notedPause(p store.Pause) store.Pause {
 	p.Source = store.ThrottleSource
 	if p.Reason = clean(p.Reason); p.Reason == "" {
 		p.Reason = "by a notice of Meta"
 	}
+	return p
+}
+
+func (r *Receiver) logPause(ctx context.Context, p store.Pause, alert bool) {
 	level := r.log.InfoContext
 	if alert {
 		level = r.log.ErrorContext
@@ -181,5 +183,4 @@ func (r *Receiver) putPause(ctx context.Context, tx pgx.Tx, p store.Pause, alert
 		until = p.Until
 	}
 	level(ctx, "paused after a webhook", "scope", p.Scope, "id", p.Value, "code", p.Code, "level", p.Level, "until", until)
-	return r.deps.Store.PutThrottle(ctx, tx, p)
 }

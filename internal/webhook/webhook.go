@@ -145,6 +145,7 @@ type metrics struct {
 
 	unknownCodes prometheus.Counter
 	alerts       *prometheus.CounterVec
+	templates    *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -174,8 +175,11 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	m.alerts = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "wagate_account_alerts_total", Help: "What Meta said of accounts and phone numbers (GET /v1/alerts), by severity.",
 	}, []string{"severity"})
+	m.templates = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "wagate_webhook_template_news_total", Help: "What notifications told of templates that was news: a status, a lower quality, another category, doubt about components.",
+	}, []string{"news"})
 	if reg != nil {
-		reg.MustRegister(m.alerts, m.payloads, m.changes, m.statuses, m.aside, m.twice, m.redos, m.unknownCodes)
+		reg.MustRegister(m.alerts, m.payloads, m.changes, m.statuses, m.aside, m.twice, m.redos, m.unknownCodes, m.templates)
 	}
 	return m
 }
