@@ -36,6 +36,7 @@ type Gateway struct {
 	intake   *intake.Intake
 	receiver *webhook.Receiver
 	graph    *graphproxy.Proxy
+	media    func() error // closes the store of media
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 	once     sync.Once
@@ -63,14 +64,18 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if err != nil {
 		return nil, err
 	}
+	library, closeMedia, err := openLibrary(ctx, cfg, st, logger)
+	if err != nil {
+		return nil, err
+	}
 	receiver := webhook.New(webhook.Deps{
 		Store: st, Jobs: jobs, BackoffMax: cfg.BackoffMax, VerifyToken: cfg.WebhookVerifyToken.Value(), Logger: logger, Registerer: registry,
 		Secrets: func(ctx context.Context) ([]webhook.AppSecret, error) { return appSecrets(ctx, st, sealer, logger) },
 	})
 	accept := intake.New(st, jobs, logger, registry, time.Now)
-	g := &Gateway{intake: accept, receiver: receiver, graph: graph, served: make(chan error, 1)}
+	g := &Gateway{intake: accept, receiver: receiver, graph: graph, media: closeMedia, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
-		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(),
+		Intake: accept, Access: keys, Store: st, Sealer: sealer, Media: library, Webhook: receiver.Handler(),
 		Graph: graph, GraphVersion: cfg.GraphVersion,
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
 		Backlog: func(ctx context.Context, phone string) (map[int]int64, error) {
@@ -84,13 +89,16 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if err != nil {
 		accept.Close()
 		receiver.Close()
-		return nil, err
+		return nil, errors.Join(err, closeMedia())
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	g.cancel = cancel
 	g.server = api.Server()
 	g.wg.Go(func() { _ = receiver.Run(run) })
 	g.wg.Go(func() { maintain(run, st, jobs, cfg, logger) })
+	if library != nil {
+		g.wg.Go(func() { _ = library.Run(run) })
+	}
 	g.wg.Go(func() { owner.Watch(run, pool, "", owner.DeadPoll, logger) })
 	go func() { g.served <- g.server.Serve(g.listener) }()
 	return g, nil
@@ -115,6 +123,7 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		g.intake.Close()
 		g.receiver.Close()
 		g.graph.Close()
+		g.err = errors.Join(g.err, g.media())
 	})
 	return g.err
 }

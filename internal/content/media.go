@@ -77,7 +77,7 @@ func (d *doc) eachMedia(f func(kind string, v value)) {
 		if n.kind != text || string(n.key) != "id" || n.parent < 0 {
 			continue
 		}
-		v := value{d, int32(at)} //nolint:gosec // G115: at most maxValues
+		v := value{d, int32(at)}
 		if !isUUID(v.str()) {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"regexp"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,8 +97,8 @@ func (a *API) recoverPanic(next echo.HandlerFunc) echo.HandlerFunc {
 // handler is a handler of a request whose key is known.
 type handler func(c echo.Context, key access.Key) error
 
-// authed wants an API key with a scope.
-func (a *API) authed(scope access.Scope, h handler) echo.HandlerFunc {
+// authed wants an API key with a scope, or with one of others where they are given.
+func (a *API) authed(scope access.Scope, h handler, or ...access.Scope) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		bearer := ""
 		if kind, rest, ok := strings.Cut(c.Request().Header.Get(echo.HeaderAuthorization), " "); ok && strings.EqualFold(kind, "Bearer") {
@@ -108,7 +109,7 @@ func (a *API) authed(scope access.Scope, h handler) echo.HandlerFunc {
 			return err
 		}
 		c.Set(keyInContext, key)
-		if !key.May(scope) {
+		if !key.May(scope) && !slices.ContainsFunc(or, key.May) {
 			return newProblem(http.StatusForbidden, "forbidden", "This API key lacks the scope "+string(scope)+".")
 		}
 		return h(c, key)

@@ -58,13 +58,20 @@ type options struct {
 // check reads a request and gives the message to store, without an id and a time; an *Error else. Beside an error that is
 // late the message is given too. It does not look at the phone number's existence.
 func check(r Request, now time.Time) (store.NewMessage, *Error) {
+	m, _, refused := checkNaming(r, now)
+	return m, refused
+}
+
+// checkNaming is check that also gives the media that the message names, which it does not look at; beside faults too.
+func checkNaming(r Request, now time.Time) (store.NewMessage, named, *Error) {
 	read, faults, err := content.Check(r.Body, content.Options{Strict: !r.AnyNumber})
 	if err != nil {
-		return store.NewMessage{}, &Error{Kind: Malformed, Faults: []cloudapi.Fault{{Pointer: "", Detail: err.Error()}}}
+		return store.NewMessage{}, named{}, &Error{Kind: Malformed, Faults: []cloudapi.Fault{{Pointer: "", Detail: err.Error()}}}
 	}
 	if slices.ContainsFunc(faults, func(f cloudapi.Fault) bool { return f.Pointer == "" }) {
-		return store.NewMessage{}, &Error{Kind: Invalid, Faults: faults}
+		return store.NewMessage{}, named{}, &Error{Kind: Invalid, Faults: faults}
 	}
+	media := namedMedia(read.Media)
 	if read.IsReadReceipt {
 		faults = append(faults, cloudapi.Fault{Pointer: "/status", Detail: "read receipts are not messages and are not queued"})
 	}
@@ -97,7 +104,7 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	if len(faults) > 0 {
 		refused = &Error{Kind: Invalid, Faults: faults, late: o.late && len(faults) == 1}
 		if !refused.late {
-			return store.NewMessage{}, refused
+			return store.NewMessage{}, media, refused
 		}
 	}
 
@@ -107,6 +114,7 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 		Opaque: read.Opaque, Reference: o.reference, OrderingKey: o.orderingKey, OrderingAfter: o.orderingAfter,
 		OrderingSeconds: o.orderingWait, CallbackURL: o.callbackURL,
 		SendWindow: o.sendWindow, SendAt: o.sendAt, ExpiresAt: o.expiresAt, Body: read.Body,
+		Media: media.unique(),
 	}
 	if key != "" {
 		sum := sha256.Sum256(m.Body)
@@ -129,7 +137,7 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	m.Category = string(category)
 	m.Priority = int(message.DefaultPriority(o.priority, category, read.IsReply()))
 	m.OnUnknown = string(message.DefaultOnUnknown(o.onUnknown, category))
-	return m, refused
+	return m, media, refused
 }
 
 // idempotencyKey takes the header's key or the member's, and refuses two that differ.

@@ -135,7 +135,11 @@ func (in *Intake) Close() {
 
 // Check gives the same verdict as Accept, but for the idempotency key, and stores nothing.
 func (in *Intake) Check(ctx context.Context, r Request) error {
-	m, refused := check(r, in.now())
+	m, media, refused := checkNaming(r, in.now())
+	refused, err := in.checkMedia(ctx, r.Caller, media, refused)
+	if err != nil {
+		return err
+	}
 	if refused != nil {
 		return refused
 	}
@@ -179,7 +183,11 @@ func (in *Intake) Seen(ctx context.Context, r Request) (Accepted, bool, error) {
 func (in *Intake) Accept(ctx context.Context, r Request) (Accepted, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTime)
 	defer cancel()
-	m, refused := check(r, in.now())
+	m, media, refused := checkNaming(r, in.now())
+	refused, err := in.checkMedia(ctx, r.Caller, media, refused)
+	if err != nil {
+		return in.answer(&m, store.Acceptance{}, time.Time{}, err)
+	}
 	if refused != nil {
 		return in.refuse(ctx, &m, refused)
 	}
@@ -206,8 +214,12 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 	refused := make([]*Error, len(requests))
 	var ids []string
 	var callers []Caller
+	media := make([]named, len(requests))
 	for i, r := range requests {
-		messages[i], refused[i] = check(r, in.now())
+		messages[i], media[i], refused[i] = checkNaming(r, in.now())
+	}
+	lookErr := in.checkManyMedia(ctx, requests, media, refused)
+	for i, r := range requests {
 		if refused[i] == nil {
 			ids = append(ids, messages[i].PhoneNumberID)
 			if !slices.ContainsFunc(callers, func(c Caller) bool { return c.KeyID == r.Caller.KeyID }) {
@@ -215,7 +227,9 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 			}
 		}
 	}
-	lookErr := in.see(ctx, ids, callers)
+	if err := in.see(ctx, ids, callers); err != nil {
+		lookErr = err
+	}
 	var good []int
 	seats, at := make([]seat, len(requests)), make([]time.Time, len(requests))
 	for i, r := range requests {
