@@ -238,16 +238,16 @@ func Filename(s string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(s, ""))
-	s = path.Base(strings.ReplaceAll(s, `\`, "/"))
-	if s == "." || s == "/" || s == ".." {
-		return ""
-	}
+	s = strings.TrimSpace(path.Base(strings.TrimSpace(strings.ReplaceAll(s, `\`, "/"))))
 	if len(s) > maxFilename {
 		ext := path.Ext(s)
 		if len(ext) > 16 {
 			ext = ""
 		}
-		s = strings.ToValidUTF8(s[:maxFilename-len(ext)], "") + ext
+		s = strings.TrimSpace(strings.ToValidUTF8(s[:maxFilename-len(ext)], "") + ext)
 	}
-	return strings.TrimSpace(s)
+	if s == "." || s == "/" || s == ".." {
+		return ""
+	}
+	return s
 }
