@@ -26,11 +26,12 @@ import (
 
 const (
 	// receiveAtOnce bounds the files that are taken in at a time, receiveWait how long one waits for its turn.
-	receiveAtOnce = 32
+	receiveAtOnce = 16
 	receiveWait   = 5 * time.Second
 	// storeTime bounds one visit of the blob store or the database that moves no file.
 	storeTime = 10 * time.Second
-	// partSize and partsAtOnce bound the memory that a file takes on its way into a bucket.
+	// partSize and partsAtOnce bound the memory that a file takes on its way into a bucket: twice a part, or what it has where that
+	// is less than 16 MiB, which the SDK sends in one piece.
 	partSize    = 5 << 20
 	partsAtOnce = 1
 	maxFilename = 240 // bytes
