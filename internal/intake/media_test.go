@@ -66,8 +66,11 @@ func TestMediaOfTheCallersOwnerAndAFittingKind(t *testing.T) {
 		{naming("image", foreign, `,"gateway":{"priority":"soon"}`), "/gateway/priority must be urgent, high, normal or low; /image/id " + unknown},
 	} {
 		for name, take := range map[string]func() error{
-			"check":  func() error { return in.Check(t.Context(), intake.Request{Caller: caller, Body: c.body}) },
-			"accept": func() error { _, err := in.Accept(t.Context(), intake.Request{Caller: caller, Body: c.body}); return err },
+			"check": func() error { return in.Check(t.Context(), intake.Request{Caller: caller, Body: c.body}) },
+			"accept": func() error {
+				_, err := in.Accept(t.Context(), intake.Request{Caller: caller, Body: c.body})
+				return err
+			},
 			"many": func() error {
 				return in.AcceptMany(t.Context(), []intake.Request{{Caller: caller, Body: text("")}, {Caller: caller, Body: c.body}})[1].Err
 			},
