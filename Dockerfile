@@ -6,7 +6,7 @@ WORKDIR /src
 ENV CGO_ENABLED=0 GOFLAGS=-buildvcs=false
 COPY . .
 RUN --mount=type=cache,target=/go/pkg/mod --mount=type=cache,target=/root/.cache/go-build \
-    go build -trimpath -ldflags="-s -w" -o /out/ ./cmd/...
+    go build -trimpath -ldflags="-s -w" -o /out/ ./cmd/... && mkdir /media
 
 FROM gcr.io/distroless/static-debian12:nonroot
 LABEL org.opencontainers.image.title="wagate" \
@@ -14,6 +14,8 @@ LABEL org.opencontainers.image.title="wagate" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/ /usr/local/bin/
 COPY LICENSE /usr/share/doc/wagate/LICENSE
+# Where a volume for WAGATE_MEDIA is mounted: a new one takes its owner from here.
+COPY --from=build --chown=65532:65532 /media /var/lib/wagate/media
 USER 65532:65532
 ENV WAGATE_LISTEN=:8080 WAGATE_WORKER_LISTEN=:8081
 EXPOSE 8080 8081

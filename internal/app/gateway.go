@@ -39,6 +39,7 @@ type Gateway struct {
 	graph     *graphproxy.Proxy
 	templates *templates
 	outside   *callback.Client
+	media     func() error // closes the store of media
 	cancel    context.CancelFunc
 	wg        sync.WaitGroup
 	once      sync.Once
@@ -70,6 +71,10 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if err != nil {
 		return nil, err
 	}
+	library, closeMedia, err := openLibrary(ctx, cfg, st, logger)
+	if err != nil {
+		return nil, err
+	}
 	receiver := webhook.New(webhook.Deps{
 		Store: st, Jobs: jobs, BackoffMax: cfg.BackoffMax, VerifyToken: cfg.WebhookVerifyToken.Value(), Logger: logger, Registerer: registry,
 		Secrets: func(ctx context.Context) ([]webhook.AppSecret, error) { return appSecrets(ctx, st, sealer, logger) },
@@ -78,9 +83,9 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	accept.OnCallbacks(callbackRules(cfg))
 	accept.UseTemplates(templates.book)
 	outside := callback.NewClient(callbackRules(cfg))
-	g := &Gateway{intake: accept, templates: templates, receiver: receiver, graph: graph, outside: outside, served: make(chan error, 1)}
+	g := &Gateway{intake: accept, templates: templates, receiver: receiver, graph: graph, outside: outside, media: closeMedia, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
-		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(),
+		Intake: accept, Access: keys, Store: st, Sealer: sealer, Media: library, Webhook: receiver.Handler(),
 		Graph: graph, GraphVersion: cfg.GraphVersion, Callbacks: outside, Templates: templates.syncer,
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
 		Backlog: func(ctx context.Context, phone string) (map[int]int64, error) {
@@ -95,13 +100,16 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 		accept.Close()
 		receiver.Close()
 		templates.close()
-		return nil, err
+		return nil, errors.Join(err, closeMedia())
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	g.cancel = cancel
 	g.server = api.Server()
 	g.wg.Go(func() { _ = receiver.Run(run) })
 	g.wg.Go(func() { maintain(run, st, jobs, cfg, logger) })
+	if library != nil {
+		g.wg.Go(func() { _ = library.Run(run) })
+	}
 	g.wg.Go(func() { owner.Watch(run, pool, "", owner.DeadPoll, logger) })
 	go func() { g.served <- g.server.Serve(g.listener) }()
 	return g, nil
@@ -128,6 +136,7 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		g.graph.Close()
 		g.outside.Close()
 		g.templates.close()
+		g.err = errors.Join(g.err, g.media())
 	})
 	return g.err
 }

@@ -36,6 +36,7 @@ type Worker struct {
 	outside    *callback.Client
 	client     *queue.Client
 	sender     *sender.Sender
+	media      func() error // closes the store of media
 	cancel     context.CancelFunc
 	wg         sync.WaitGroup
 	once       sync.Once
@@ -51,7 +52,7 @@ func StartWorker(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, log
 }
 
 // startWorker is StartWorker with a pool of their own for River's statements.
-func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Pool, logger *slog.Logger, registerer prometheus.Registerer) (*Worker, error) {
+func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Pool, logger *slog.Logger, registerer prometheus.Registerer) (_ *Worker, err error) {
 	sealer, err := newSealer(cfg)
 	if err != nil {
 		return nil, err
@@ -67,9 +68,22 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 	if err != nil {
 		return nil, fmt.Errorf("WAGATE_GRAPH_URL or WAGATE_GRAPH_VERSION: %w", err)
 	}
+	uploader, closeMedia, err := openUploader(ctx, cfg, st, post, logger)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, closeMedia())
+		}
+	}()
 	own := owner.New(owner.Config{Pool: pool, WorkerID: id, Logger: logger, TTL: cfg.Lease})
+	var uploads dispatch.Media // none without a store
+	if uploader != nil {
+		uploads = uploader
+	}
 	dispatcher, err := dispatch.New(dispatch.Config{
-		Store: st, Owner: own, Sender: post, Logger: logger, Registerer: registerer,
+		Media: uploads, Store: st, Owner: own, Sender: post, Logger: logger, Registerer: registerer,
 		OpenToken: func(wabaID string, sealed []byte) (string, error) {
 			token, err := sealer.Open(sealed, seal.AccessToken(wabaID))
 			return string(token), err
@@ -92,7 +106,7 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, callbacks: callbacks, outside: outside, client: client, sender: post, cancel: cancel}
+	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, callbacks: callbacks, outside: outside, client: client, sender: post, media: closeMedia, cancel: cancel}
 	w.wg.Go(func() { _ = own.Run(run) })
 	w.wg.Go(func() { _ = dispatcher.Run(run, client) })
 	w.wg.Go(func() { callbacks.Run(run) })
@@ -124,6 +138,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 		w.dispatcher.Close()
 		w.sender.Close()
 		w.outside.Close()
+		w.err = errors.Join(w.err, w.media())
 	})
 	return w.err
 }

@@ -45,6 +45,21 @@ func (e *Error) Error() string {
 // Rule looks the error up in the code table.
 func (e *Error) Rule() (Rule, bool) { return Lookup(e.Code, e.Subcode) }
 
+// NoMedia says whether an error means that Meta has no media under an id it was given: it has expired, was deleted or belongs to
+// another phone number. Meta has no code for that: it says so in the texts of general ones, or with 131053 by webhook.
+// (Answers of the Cloud API; its code table does not tell.)
+func NoMedia(code int, texts ...string) bool {
+	if code != 100 && code != 131009 {
+		return false
+	}
+	for _, s := range texts {
+		if s = strings.ToLower(s); strings.Contains(s, "media attachment id") || strings.Contains(s, "media id") {
+			return true
+		}
+	}
+	return false
+}
+
 // ParseError reads the Graph error of an answer body. It is false when the
 // body holds none: no JSON object, no object "error", or one without a code.
 func ParseError(status int, body []byte) (*Error, bool) {

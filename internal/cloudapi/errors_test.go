@@ -105,3 +105,22 @@ func TestParseSendAnswer(t *testing.T) {
 		}
 	}
 }
+
+func TestNoMedia(t *testing.T) {
+	const said = "(#100) Param image['id'] is not a valid whatsapp business account media attachment ID"
+	for _, c := range []struct {
+		code  int
+		texts []string
+		want  bool
+	}{
+		{100, []string{"", said}, true},
+		{131009, []string{"Parameter value is not valid", "Media ID does not exist"}, true},
+		{100, []string{"(#100) Param image['link'] must be a URL"}, false},
+		{131026, []string{said}, false},
+		{100, nil, false},
+	} {
+		if got := NoMedia(c.code, c.texts...); got != c.want {
+			t.Errorf("%d %q: %v", c.code, c.texts, got)
+		}
+	}
+}

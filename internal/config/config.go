@@ -86,6 +86,12 @@ type Config struct {
 	// up are kept for replay; never longer than RetentionDays.
 	CallbackKeepDays int
 
+	// Media (WAGATE_MEDIA) is the blob store of media, as file:///a/folder or s3://bucket?region=…; empty means that none are kept.
+	// Gateways and workers want the same. demo and dev have a folder of their own without it.
+	Media string
+	// MediaKeep (WAGATE_MEDIA_KEEP, 48h to 10 years, preset 0: until they are deleted) is how long media are kept that nobody uses.
+	MediaKeep time.Duration
+
 	// LogLevel (WAGATE_LOG_LEVEL: debug, info, warn, error; preset info).
 	LogLevel slog.Level
 	// OTLPEndpoint (OTEL_EXPORTER_OTLP_ENDPOINT) is where traces go; empty means nowhere.
@@ -124,6 +130,8 @@ func LoadFor(command Command, lookup func(string) (string, bool)) (Config, error
 		RecipientAllow:     e.numbers("WAGATE_RECIPIENT_ALLOW"),
 		CallbackAllow:      e.hosts("WAGATE_CALLBACK_ALLOW"),
 		CallbackKeepDays:   e.integer("WAGATE_CALLBACK_KEEP_DAYS", 3, 1, 90),
+		Media:              e.blobStore("WAGATE_MEDIA"),
+		MediaKeep:          e.keep("WAGATE_MEDIA_KEEP", 48*time.Hour, 3650*24*time.Hour),
 		LogLevel:           e.level("WAGATE_LOG_LEVEL", slog.LevelInfo),
 		OTLPEndpoint:       e.url("OTEL_EXPORTER_OTLP_ENDPOINT", ""),
 	}

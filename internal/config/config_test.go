@@ -139,3 +139,28 @@ func TestSecretIsNeverPrinted(t *testing.T) {
 		t.Errorf("Secret does not work at all: %s", out)
 	}
 }
+
+func TestTheStoreOfMedia(t *testing.T) {
+	for value, ok := range map[string]bool{
+		"file:///srv/media": true, "s3://bucket": true, "s3://bucket?region=eu-south-1&endpoint=http://minio:9000&use_path_style=true": true,
+		"/srv/media": false, "file://media": false, "file:///": false, "file:///a?b=c": false, "s3://": false, "s3://bucket/folder": false,
+		"s3://key:secret@bucket": false, "gs://bucket": false, "mem://": false,
+	} {
+		c, err := Load(from(map[string]string{"WAGATE_MEDIA": value}))
+		if ok && (err != nil || c.Media != value) {
+			t.Errorf("%s: %q, %v", value, c.Media, err)
+		}
+		if !ok && (err == nil || !strings.Contains(err.Error(), "WAGATE_MEDIA must be file:///") || strings.Contains(err.Error(), "secret@")) {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+	for value, want := range map[string]time.Duration{"": 0, "0": 0, "48h": 48 * time.Hour, "2160h": 2160 * time.Hour, "47h": -1, "-1h": -1, "soon": -1} {
+		c, err := Load(from(map[string]string{"WAGATE_MEDIA_KEEP": value}))
+		if want >= 0 && (err != nil || c.MediaKeep != want) {
+			t.Errorf("%s: %v, %v", value, c.MediaKeep, err)
+		}
+		if want < 0 && (err == nil || !strings.Contains(err.Error(), "WAGATE_MEDIA_KEEP must be 0 or")) {
+			t.Errorf("%s: %v", value, err)
+		}
+	}
+}

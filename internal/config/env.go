@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path"
 	"regexp"
 	"strconv"
 	"strings"
@@ -142,6 +143,37 @@ func (e *env) duration(name string, preset, low, high time.Duration) time.Durati
 		e.fault(name, "must be a duration from %s to %s, such as %s", low, high, preset)
 	}
 	return d
+}
+
+// keep takes a time for which something is kept, or 0 for good, which is the preset.
+func (e *env) keep(name string, low, high time.Duration) time.Duration {
+	v := e.raw(name)
+	if v == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || (d != 0 && d < low) || d > high {
+		e.fault(name, "must be 0 or a duration from %s to %s, such as 2160h", low, high)
+	}
+	return d
+}
+
+// blobStore takes the URL of a folder, by its whole path, or of a bucket.
+func (e *env) blobStore(name string) string {
+	v := e.raw(name)
+	if v == "" {
+		return ""
+	}
+	u, err := url.Parse(v)
+	switch {
+	case err != nil || (u.Scheme != "file" && u.Scheme != "s3") || u.User != nil || u.Fragment != "":
+	case u.Scheme == "file" && u.Host == "" && u.RawQuery == "" && len(u.Path) > 1 && path.IsAbs(u.Path):
+		return v
+	case u.Scheme == "s3" && u.Host != "" && strings.Trim(u.Path, "/") == "":
+		return v
+	}
+	e.fault(name, "must be file:///a/folder or s3://bucket?region=…; keys of a bucket go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+	return ""
 }
 
 func (e *env) address(name, preset string) string {

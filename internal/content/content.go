@@ -46,6 +46,8 @@ type Message struct {
 	TypingIndicator bool   // a read receipt that also shows the typing indicator
 	From            string // member of the gateway: the phone number id
 	Gateway         []byte // member of the gateway, raw and in memory of the body's; nil when absent
+	// Media are those that it names by ids of ours; they are given beside faults too.
+	Media []MediaRef
 	// Body is what the caller sent, as compact JSON in memory of its own: the same but for white space and for contacts
 	// that came as a string, which are the array that they hold.
 	Body []byte
@@ -81,6 +83,7 @@ func Check(body []byte, o Options) (Message, []cloudapi.Fault, error) {
 	if c.untold > 0 {
 		c.add("", fmt.Sprintf("has %d more faults", c.untold))
 	}
+	c.m.Media = c.doc.media()
 	if len(c.faults) == 0 {
 		c.m.Body = c.doc.compact()
 	}

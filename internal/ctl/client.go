@@ -177,19 +177,24 @@ func (c *client) ask(ctx context.Context, method, path string, body any, headers
 		}
 		send = bytes.NewReader(raw)
 	}
+	if body != nil {
+		headers = append([]string{"Content-Type", "application/json"}, headers...)
+	}
+	return c.exchange(ctx, c.http, method, path, send, headers...)
+}
+
+// exchange makes a request with a body as it is and gives that of its answer, as ask does. The client is open.
+func (c *client) exchange(ctx context.Context, by *http.Client, method, path string, send io.Reader, headers ...string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, send)
 	if err != nil {
 		return nil, fmt.Errorf("making the request: %w", err)
 	}
 	req.Header.Set("Authorization", "Bearer "+c.key)
 	req.Header.Set("User-Agent", "gatewayctl")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := c.http.Do(req)
+	resp, err := by.Do(req)
 	if err != nil {
 		var of *url.Error
 		if errors.As(err, &of) {

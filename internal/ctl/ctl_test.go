@@ -18,12 +18,14 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+	"gocloud.dev/blob/memblob"
 
 	"wagate/internal/access"
 	"wagate/internal/callback"
 	"wagate/internal/ctl"
 	"wagate/internal/httpapi"
 	"wagate/internal/intake"
+	"wagate/internal/media"
 	"wagate/internal/pgtest"
 	"wagate/internal/queue"
 	"wagate/internal/reach"
@@ -73,13 +75,15 @@ func startWith(t *testing.T, change func(*httpapi.Deps)) *rig {
 	registry := prometheus.NewRegistry()
 	in := intake.New(st, jobs, logger, registry, time.Now)
 	t.Cleanup(in.Close)
+	bucket := memblob.OpenBucket(nil)
+	t.Cleanup(func() { _ = bucket.Close() })
 	callbacks := callback.NewClient(reach.New(nil, false))
 	t.Cleanup(callbacks.Close)
 	deps := httpapi.Deps{
 		Callbacks: callbacks,
 		Intake:    in, Access: keys, Store: st, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
 		Backlog: func(ctx context.Context, id string) (map[int]int64, error) { return jobs.Backlog(ctx, pool, id) },
-		Logger:  logger, Now: time.Now,
+		Logger:  logger, Now: time.Now, Media: media.New(st, bucket, 0, logger),
 	}
 	change(&deps)
 	api, err := httpapi.New(deps)

@@ -60,7 +60,7 @@ func Run(ctx context.Context, cfg config.Config, out io.Writer, logger *slog.Log
 	defer cancel()
 	started := time.Now()
 	cfg.Listen = "127.0.0.1:0"
-	cfg.DataDir, cfg.RecipientAllow = "", nil
+	cfg.DataDir, cfg.Media, cfg.RecipientAllow = "", "", nil
 	cfg.UnknownAfter = 5 * time.Second
 	fmt.Fprintln(out, "Starting Postgres, a simulated Cloud API, the gateway and a worker in this process ...")
 	s, err := start(ctx, cfg, simulator.Config{

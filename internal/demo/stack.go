@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -51,6 +52,9 @@ func start(ctx context.Context, cfg config.Config, simCfg simulator.Config, logg
 		return s, fmt.Errorf("starting a Postgres of its own: %w", err)
 	}
 	s.onStop(s.pg.Stop)
+	if cfg.Media == "" {
+		cfg.Media = "file://" + filepath.ToSlash(filepath.Join(s.pg.DataDir(), "media"))
+	}
 	dsn := s.pg.DSN()
 	cfg.DatabaseURL = config.NewSecret(dsn)
 	if s.pool, err = app.OpenPool(ctx, dsn, cfg.PoolSize); err != nil {

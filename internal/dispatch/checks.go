@@ -39,6 +39,8 @@ type run struct {
 	try   int
 	epoch int64
 	body  []byte
+	// media are Meta's ids by ours, as the message has them; nil for a message without.
+	media map[string]string
 	// grant has its slot.
 	grant limiter.Grant
 	// paired says that it has a token of its recipient, reserved that it has a place among a portfolio's recipients.
@@ -127,6 +129,9 @@ func (d *Dispatcher) before(ctx context.Context, r *run, now time.Time) (v queue
 	}
 	if msg.Blocked {
 		return d.park(ctx, r, store.HoldOrdering, msg.OrderingKey, time.Time{}), true
+	}
+	if v, done := d.mediaReady(ctx, r); done {
+		return v, true
 	}
 	if v, held := d.countRecipient(ctx, r); held {
 		return v, true

@@ -46,6 +46,8 @@ type Config struct {
 	PostTimeout time.Duration
 	// RecipientAllow lists numbers or prefixes, digits only; when not empty, a message to anyone else fails without a call.
 	RecipientAllow []string
+	// Media puts media up that messages name by our ids; nil makes such messages wait.
+	Media Media
 	// IdleClose is how long a lane without work stays open; preset 30 s.
 	IdleClose time.Duration
 	// BackoffMax bounds the pause after a throttle, Meta's own word on its length aside; preset 24 h.
@@ -69,6 +71,9 @@ type Dispatcher struct {
 	unknowns *batch.Group[ending, bool]
 	// reserves takes places among the unique recipients of portfolios, where those are limited.
 	reserves *batch.Group[store.RecipientWant, store.RecipientGrant]
+	// metaIDs finds the ids under which Meta has media.
+	metaIDs *batch.Group[[]store.MediaAt, map[store.MediaAt]string]
+	uploads *uploads
 
 	kick chan struct{}
 	// ordered says that a message of an ordering key has ended.
@@ -221,7 +226,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		cfg: cfg, store: cfg.Store, log: cfg.Logger, jobs: jobs, metrics: newMetrics(cfg.Registerer),
 		kick: make(chan struct{}, 1), lease: make(chan struct{}, 1), ordered: make(chan struct{}, 1),
 		wabas: map[string]*waba{}, lanes: map[string]*lane{}, backoffs: map[scopeKey]*backoff{}, active: map[int64]struct{}{},
-		tokenless: map[string]struct{}{}, counted: map[string]time.Time{},
+		tokenless: map[string]struct{}{}, counted: map[string]time.Time{}, uploads: newUploads(),
 	}
 	d.selection.Store(&selection{})
 	// Many slow lanes are a steady trickle: gathered for some milliseconds it costs the database a fraction.
@@ -231,6 +236,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	d.unknowns = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.recordUnknowns)
 	d.reopens = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.recordReopenings)
 	d.reserves = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.reserve)
+	d.metaIDs = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond}, d.lookMetaIDs)
 	return d, nil
 }
 
@@ -321,7 +327,9 @@ func (d *Dispatcher) Drain(ctx context.Context) error {
 
 // Close ends the dispatcher's goroutines, after the queue client was stopped.
 func (d *Dispatcher) Close() {
+	d.uploads.close()
 	d.loads.Close()
+	d.metaIDs.Close()
 	d.reserves.Close()
 	d.marks.Close()
 	d.reopens.Close()

@@ -48,7 +48,10 @@ func (d *Dispatcher) ended(ctx context.Context, r *run, out sender.Outcome, bega
 		d.awaitWebhooks(ctx, r, out, now)
 		return v
 	}
-	re := d.reaction(r, out, now)
+	re := d.reaction(r, out, now, len(r.media) > 0)
+	if re.Refresh && !d.renewMedia(ctx, r, began) {
+		re = d.reaction(r, out, now, false)
+	}
 	if re.Suppress != 0 {
 		d.suppress(ctx, r, codeOf(out), o.ErrorTitle, re.Suppress)
 	}
@@ -104,8 +107,9 @@ func (d *Dispatcher) transient(ctx context.Context, r *run, out sender.Outcome, 
 	return d.finish(ctx, ending{ref: r.job.Ref(), outcome: o, run: r})
 }
 
-// reaction asks the policy what follows from an answer with an error.
-func (d *Dispatcher) reaction(r *run, out sender.Outcome, now time.Time) policy.Reaction {
+// reaction asks the policy what follows from an answer with an error. ourMedia says that media of ours may be put up once more for
+// the message.
+func (d *Dispatcher) reaction(r *run, out sender.Outcome, now time.Time, ourMedia bool) policy.Reaction {
 	if out.Err == nil {
 		re := policy.Reaction{Scope: out.Scope, Known: true}
 		if out.Kind == sender.Throttled { // a 429 without a word of Meta's
@@ -115,6 +119,7 @@ func (d *Dispatcher) reaction(r *run, out sender.Outcome, now time.Time) policy.
 	}
 	re := policy.React(policy.Input{
 		Code: out.Err.Code, Subcode: out.Err.Subcode, HTTPStatus: out.HTTPStatus, Category: r.msg.Category, ByLink: byLink(&r.msg),
+		OurMedia: ourMedia, NoMedia: cloudapi.NoMedia(out.Err.Code, out.Err.Title, out.Err.Message, out.Err.Details),
 		Redos: r.msg.Redos, Throttles: r.msg.Throttles, Retries: r.msg.Retries, ExpiresAt: r.msg.ExpiresAt, Now: now,
 	})
 	if !re.Known {

@@ -15,7 +15,9 @@ type metrics struct {
 	takenOver prometheus.Counter
 	held      *prometheus.CounterVec
 	promoted  prometheus.Counter
+	uploads   *prometheus.CounterVec
 
+	uploadTime   prometheus.Histogram
 	unknownCodes prometheus.Counter
 }
 
@@ -51,8 +53,14 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m.unknownCodes = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "wagate_unknown_answer_codes_total", Help: "Answers of the Cloud API with an error code that nobody knows.",
 	})
+	m.uploads = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "wagate_media_uploads_total", Help: "Attempts to upload media to the Cloud API by how they ended: uploaded, retried, failed.",
+	}, []string{"result"})
+	m.uploadTime = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "wagate_media_upload_seconds", Help: "How long an attempt to upload a media took.", Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
+	})
 	if reg != nil {
-		reg.MustRegister(m.tries, m.throttles, m.lateness, m.latency, m.late, m.takenOver, m.held, m.promoted, m.unknownCodes)
+		reg.MustRegister(m.uploads, m.uploadTime, m.tries, m.throttles, m.lateness, m.latency, m.late, m.takenOver, m.held, m.promoted, m.unknownCodes)
 	}
 	return m
 }

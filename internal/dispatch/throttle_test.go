@@ -52,7 +52,7 @@ func TestAThrottledPairWaitsAlone(t *testing.T) {
 		one := &run{ln: ln, msg: store.Outbound{ID: uuid.New(), User: "12025550101", Throttles: throttles}}
 		out := answer(sender.Throttled, 131056, cloudapi.ScopePair)
 		before := r.cfg.Owner.DBTime(time.Now())
-		h := r.throttled(t.Context(), one, out, r.reaction(one, out, time.Now()), time.Now())
+		h := r.throttled(t.Context(), one, out, r.reaction(one, out, time.Now(), false), time.Now())
 		if h == nil || h.Kind != store.HoldPair || h.Value != "12025550101" || h.Until.Before(before.Add(want)) || h.Until.After(before.Add(want+patience)) {
 			t.Errorf("after %d throttles: held %+v, want for %v", throttles, h, want)
 		}
@@ -60,7 +60,7 @@ func TestAThrottledPairWaitsAlone(t *testing.T) {
 	one := &run{ln: ln, msg: store.Outbound{ID: uuid.New(), User: "12025550102"}}
 	out := answer(sender.Throttled, 131056, cloudapi.ScopePair)
 	out.Wait = time.Hour
-	if h := r.throttled(t.Context(), one, out, r.reaction(one, out, time.Now()), time.Now()); time.Until(h.Until) < 59*time.Minute {
+	if h := r.throttled(t.Context(), one, out, r.reaction(one, out, time.Now(), false), time.Now()); time.Until(h.Until) < 59*time.Minute {
 		t.Errorf("held until %v, want the hour that Meta asks for", h.Until)
 	}
 	wantFree(t, ln)
@@ -97,7 +97,7 @@ func TestRefusalsThatPause(t *testing.T) {
 	} {
 		one := &run{ln: ln, msg: store.Outbound{WABAID: testWABA, TemplateName: "order", TemplateLanguage: "en_US"}}
 		out := answer(sender.Refused, c.code, "")
-		r.refused(t.Context(), one, out, r.reaction(one, out, time.Now()), time.Now())
+		r.refused(t.Context(), one, out, r.reaction(one, out, time.Now(), false), time.Now())
 		if c.want == (scopeKey{}) {
 			if len(r.backoffs) != 0 {
 				t.Errorf("%s: paused %v", c.name, r.backoffs)
@@ -136,7 +136,7 @@ func TestAGraverPauseCounts(t *testing.T) {
 	r.hit(t, ln, phoneKey, time.Minute)
 	one := &run{ln: ln}
 	out := answer(sender.Refused, 131045, cloudapi.ScopePhone)
-	r.refused(t.Context(), one, out, r.reaction(one, out, time.Now()), time.Now())
+	r.refused(t.Context(), one, out, r.reaction(one, out, time.Now(), false), time.Now())
 	if until, _ := ln.waba.line.Blocked(ln.phone, time.Now()); time.Until(until) < farAhead/2 {
 		t.Errorf("paused until %v, want until it is lifted", until)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"wagate/internal/cloudapi"
+	"wagate/internal/content"
 	"wagate/internal/limiter"
 	"wagate/internal/queue"
 	"wagate/internal/sender"
@@ -44,7 +45,11 @@ func (d *Dispatcher) Handle(ctx context.Context, job queue.Job) queue.Verdict {
 	if v, done := d.before(ctx, r, time.Now()); done {
 		return v
 	}
-	if r.body, err = cloudapi.BuildOutbound(msg.Body, cloudapi.Token(msg.ID.String(), r.try), cloudapi.Overrides{}); err != nil {
+	body := msg.Body
+	if len(r.media) > 0 {
+		body = content.ReplaceMedia(body, r.media)
+	}
+	if r.body, err = cloudapi.BuildOutbound(body, cloudapi.Token(msg.ID.String(), r.try), cloudapi.Overrides{}); err != nil {
 		d.release(ctx, r)
 		o := failed(&msg, 0, "message", "The stored message is not a JSON object", time.Now())
 		return d.finish(ctx, ending{ref: job.Ref(), outcome: o, run: r})

@@ -38,6 +38,8 @@ func undecidable(err error, why func(status string) string) error {
 	switch {
 	case errors.Is(err, store.ErrBodyGone):
 		return newProblem(http.StatusConflict, "content_gone", "The content of the message is not kept any more, so it cannot be sent again.")
+	case errors.Is(err, store.ErrMediaGone):
+		return newProblem(http.StatusConflict, "media_gone", "A media that the message names was deleted, so it cannot be sent again.")
 	case errors.Is(err, store.ErrPhoneGone):
 		return newProblem(http.StatusConflict, "phone_number_gone", "The phone number of the message is not there any more, so it cannot be sent again.")
 	}

@@ -18,6 +18,7 @@ import (
 	"wagate/internal/callback"
 	"wagate/internal/graphproxy"
 	"wagate/internal/intake"
+	"wagate/internal/media"
 	"wagate/internal/seal"
 	"wagate/internal/store"
 	"wagate/internal/template"
@@ -29,6 +30,8 @@ type Deps struct {
 	Access *access.Access
 	Store  *store.Store
 	Sealer *seal.Sealer
+	// Media keeps files; nil means that it is told that there is no store of them.
+	Media *media.Library
 	// Webhook serves /webhooks/whatsapp, GET and POST; nil means that the route is not there.
 	Webhook http.Handler
 	// Graph forwards the calls of the Cloud API ingress, /vNN.N/…; nil means that its routes are not there.
@@ -140,6 +143,7 @@ func (a *API) routes() {
 	e.GET("/v1/messages/:id/events", a.authed(access.Read, a.getEvents))
 	e.POST("/v1/messages/:id/cancel", a.authed(access.Send, a.cancelMessage))
 	a.decideRoutes()
+	a.mediaRoutes()
 
 	manage := func(path string, list, get, put, remove handler) {
 		e.GET(path, a.authed(access.Manage, list))

@@ -31,6 +31,8 @@ type problem struct {
 	Errors    []cloudapi.Fault `json:"errors,omitempty"`
 	// RetryAfter is the Retry-After of one message of a batch, in seconds.
 	RetryAfter int `json:"retry_after,omitempty"`
+	// Waiting is how many messages wait for a media that is not deleted for their sake.
+	Waiting int `json:"waiting,omitempty"`
 
 	retryAfter time.Duration
 	cause      error

@@ -63,6 +63,7 @@ type asked struct {
 	category  message.Category
 	onUnknown message.OnUnknown
 	reply     bool
+	media     named // the gateway's media that the message names
 }
 
 // treat gives a message its category, and what follows from it where nothing else was asked for.
@@ -79,7 +80,7 @@ func check(r Request, now time.Time, callbacks *reach.Rules) (store.NewMessage, 
 	return m, refused
 }
 
-// checkAsked is check that also gives what was asked for.
+// checkAsked is check that also gives what was asked for; beside faults only the media that the message names, which it does not look at.
 func checkAsked(r Request, now time.Time, callbacks *reach.Rules) (store.NewMessage, asked, *Error) {
 	read, faults, err := content.Check(r.Body, content.Options{Strict: !r.AnyNumber, Marketing: r.API == content.MarketingAPI})
 	if err != nil {
@@ -88,6 +89,7 @@ func checkAsked(r Request, now time.Time, callbacks *reach.Rules) (store.NewMess
 	if slices.ContainsFunc(faults, func(f cloudapi.Fault) bool { return f.Pointer == "" }) {
 		return store.NewMessage{}, asked{}, &Error{Kind: Invalid, Faults: faults}
 	}
+	media := namedMedia(read.Media)
 	if read.IsReadReceipt {
 		faults = append(faults, cloudapi.Fault{Pointer: "/status", Detail: "read receipts are not messages and are not queued"})
 	}
@@ -137,7 +139,7 @@ func checkAsked(r Request, now time.Time, callbacks *reach.Rules) (store.NewMess
 	if len(faults) > 0 {
 		refused = &Error{Kind: Invalid, Faults: faults, late: o.late && len(faults) == 1}
 		if !refused.late {
-			return store.NewMessage{}, asked{}, refused
+			return store.NewMessage{}, asked{media: media}, refused
 		}
 	}
 
@@ -147,6 +149,7 @@ func checkAsked(r Request, now time.Time, callbacks *reach.Rules) (store.NewMess
 		Opaque: read.Opaque, Reference: o.reference, OrderingKey: o.orderingKey, OrderingAfter: o.orderingAfter,
 		OrderingSeconds: o.orderingWait, CallbackURL: o.callbackURL,
 		API: o.api, SendWindow: o.sendWindow, SendAt: o.sendAt, ExpiresAt: o.expiresAt, Body: read.Body,
+		Media: media.unique(),
 	}
 	if key != "" {
 		sum := sha256.Sum256(m.Body)
@@ -166,7 +169,7 @@ func checkAsked(r Request, now time.Time, callbacks *reach.Rules) (store.NewMess
 	if category == "" {
 		category = message.Category(read.CategoryHint)
 	}
-	a := asked{priority: o.priority, category: category, onUnknown: o.onUnknown, reply: read.IsReply()}
+	a := asked{priority: o.priority, category: category, onUnknown: o.onUnknown, reply: read.IsReply(), media: media}
 	a.treat(&m, category)
 	return m, a, refused
 }

@@ -64,6 +64,8 @@ func (in *Intake) flush(ctx context.Context, set []*store.NewMessage) ([]batch.R
 	case errors.Is(err, store.ErrPhoneGone):
 		in.backlog.gone(set[0].PhoneNumberID)
 		return nil, unknownPhone()
+	case errors.Is(err, store.ErrMediaGone):
+		return nil, mediaGone()
 	default:
 		in.logger.ErrorContext(ctx, "accept: message could not be stored", "error", err)
 		return nil, err

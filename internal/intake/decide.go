@@ -70,7 +70,8 @@ func (in *Intake) withdraw(ctx context.Context, tx pgx.Tx, later []store.Again) 
 }
 
 // Resend makes a new message of one that failed, expired or was cancelled, and its job. An idempotency key works as for
-// Accept; without one, every call makes a message. Errors are those of Settle, and *Error for the idempotency key.
+// Accept; without one, every call makes a message. Errors are those of Settle, store.ErrMediaGone where a media that it names was
+// deleted, and *Error for the idempotency key.
 func (in *Intake) Resend(ctx context.Context, c Caller, id uuid.UUID, idempotencyKeyHeader string) (Accepted, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTime)
 	defer cancel()
@@ -92,6 +93,9 @@ func (in *Intake) Resend(ctx context.Context, c Caller, id uuid.UUID, idempotenc
 	err = in.store.InTxWithin(ctx, connectionWait, func(tx pgx.Tx) (err error) {
 		var again store.Again
 		if a, again, err = in.store.Resend(ctx, tx, r); err != nil || a.Verdict != store.Stored {
+			return err
+		}
+		if err := in.useMediaAgain(ctx, tx, again.ID); err != nil {
 			return err
 		}
 		at = opening(again.CreatedAt, again.SendAt, again.SendWindow)

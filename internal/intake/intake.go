@@ -150,6 +150,10 @@ func (in *Intake) Close() {
 // Check gives the same verdict as Accept, but for the idempotency key, and stores nothing.
 func (in *Intake) Check(ctx context.Context, r Request) error {
 	m, a, refused := checkAsked(r, in.now(), in.callbacks)
+	refused, err := in.checkMedia(ctx, r.Caller, a.media, refused)
+	if err != nil {
+		return err
+	}
 	if refused != nil {
 		return refused
 	}
@@ -197,6 +201,10 @@ func (in *Intake) Accept(ctx context.Context, r Request) (Accepted, error) {
 	ctx, cancel := context.WithTimeout(ctx, acceptTime)
 	defer cancel()
 	m, a, refused := checkAsked(r, in.now(), in.callbacks)
+	refused, err := in.checkMedia(ctx, r.Caller, a.media, refused)
+	if err != nil {
+		return in.answer(&m, store.Acceptance{}, time.Time{}, err)
+	}
 	if refused != nil {
 		return in.refuse(ctx, &m, refused)
 	}
@@ -229,6 +237,9 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 	var callers []Caller
 	for i, r := range requests {
 		messages[i], wishes[i], refused[i] = checkAsked(r, in.now(), in.callbacks)
+	}
+	lookErr := in.checkManyMedia(ctx, requests, wishes, refused)
+	for i, r := range requests {
 		if refused[i] == nil {
 			ids = append(ids, messages[i].PhoneNumberID)
 			if !slices.ContainsFunc(callers, func(c Caller) bool { return c.KeyID == r.Caller.KeyID }) {
@@ -236,7 +247,9 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 			}
 		}
 	}
-	lookErr := in.see(ctx, ids, callers)
+	if err := in.see(ctx, ids, callers); err != nil {
+		lookErr = err
+	}
 	templatesSince := in.prepareTemplates(ctx, messages)
 	var good []int
 	seats, at := make([]seat, len(requests)), make([]time.Time, len(requests))

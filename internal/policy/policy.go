@@ -18,6 +18,8 @@ type Input struct {
 
 	Category  string     // of the message: marketing, utility, authentication, service, or empty
 	ByLink    bool       // Meta fetches its media from an address
+	OurMedia  bool       // it has media of ours that were not put up once more for its sake yet
+	NoMedia   bool       // the error's text says that Meta has no media under the id it was given
 	Redos     int        // new tries that failed webhooks have cost it so far
 	Throttles int        // throttle answers it has had so far
 	Retries   int        // tries that answers other than throttles have cost it so far
@@ -64,7 +66,10 @@ type Reaction struct {
 	Slow, SlowIfPerSecond bool
 	// Suppress keeps marketing of this WABA from this recipient: 0 not at all, below
 	// 0 for good, else that long.
-	Suppress    time.Duration
+	Suppress time.Duration
+	// Refresh says that the next try needs the message's media put up once more: Meta could not use them under the ids they
+	// have.
+	Refresh     bool
 	TemplateOff bool // its template is disabled: whatever waits with it fails with the same code
 	Alert       bool // an operator should know
 	Known       bool // the code stands in the table
@@ -100,6 +105,7 @@ func React(in Input) Reaction {
 		re.Scope = rule.Pauses
 		re.Pause = &Pause{Base: rule.Pause, Limit: rule.PauseMax, Least: rule.Wait, UntilLifted: rule.UntilLifted}
 	}
+	re.Refresh = refreshes(in, rule)
 	if re.Message = fate(in, rule); re.Message != Again {
 		return re
 	}
@@ -114,6 +120,9 @@ func React(in Input) Reaction {
 }
 
 func fate(in Input, rule cloudapi.Rule) Fate {
+	if refreshes(in, rule) {
+		return Again
+	}
 	if in.Webhook {
 		return again(in.Redos < rule.Redos && inTime(in, rule) && fetched(in, rule))
 	}
@@ -149,6 +158,12 @@ func inTime(in Input, rule cloudapi.Rule) bool {
 // and once only.
 func fetched(in Input, rule cloudapi.Rule) bool {
 	return !rule.ByLink || (in.ByLink && in.Redos+in.Retries == 0)
+}
+
+// refreshes says whether the message gets the one more try that media of ours are worth: Meta keeps them for a time only, and
+// loses one now and then. Other tries that it has cost do not count.
+func refreshes(in Input, rule cloudapi.Rule) bool {
+	return in.OurMedia && rule.End == cloudapi.EndRefused && (rule.ByLink || in.NoMedia) && inTime(in, rule)
 }
 
 // pairWait is Meta's advice for the pair limit: 4^n seconds.

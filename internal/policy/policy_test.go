@@ -262,7 +262,7 @@ func TestTheTableIsWhole(t *testing.T) {
 
 func TestBounds(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	soon, late := now.Add(time.Hour), now.Add(48*time.Hour)
+	soon, late, past := now.Add(time.Hour), now.Add(48*time.Hour), now.Add(-time.Second)
 	for _, c := range []struct {
 		name string
 		in   Input
@@ -281,6 +281,14 @@ func TestBounds(t *testing.T) {
 		{"media by link a second time", Input{Code: 131053, Webhook: true, ByLink: true, Redos: 1}, Fail},
 		{"media by link after a retry", Input{Code: 131053, HTTPStatus: 400, ByLink: true, Retries: 1}, Fail},
 		{"media by id", Input{Code: 131053, Webhook: true}, Fail},
+		{"media of ours", Input{Code: 131053, Webhook: true, OurMedia: true}, Again},
+		{"media of ours, by answer", Input{Code: 131053, HTTPStatus: 400, OurMedia: true}, Again},
+		{"media of ours after other tries", Input{Code: 131053, Webhook: true, OurMedia: true, Redos: 1, Retries: 3}, Again},
+		{"media of ours, too late", Input{Code: 131053, Webhook: true, OurMedia: true, ExpiresAt: &past}, Fail},
+		{"media of ours that Meta does not know", Input{Code: 100, HTTPStatus: 400, OurMedia: true, NoMedia: true}, Again},
+		{"a media of Meta's that it does not know", Input{Code: 100, HTTPStatus: 400, NoMedia: true}, Fail},
+		{"another fault beside media of ours", Input{Code: 100, HTTPStatus: 400, OurMedia: true}, Fail},
+		{"media of ours and a fault of Meta's", Input{Code: 131000, HTTPStatus: 500, OurMedia: true, NoMedia: true}, Unknown},
 		{"dropped with its paused template", Input{Code: 132015, Webhook: true, ExpiresAt: &late}, Again},
 		{"dropped with its paused template, too late", Input{Code: 132015, Webhook: true, ExpiresAt: &soon}, Fail},
 		{"dropped twice", Input{Code: 132015, Webhook: true, Redos: 1}, Fail},
@@ -377,4 +385,22 @@ func TestDelayStaysWithinItsBounds(t *testing.T) {
 			t.Fatalf("%v of %+v", got, p)
 		}
 	})
+}
+
+func TestOnlyMediaOfOursAreRefreshed(t *testing.T) {
+	for _, c := range []struct {
+		in   Input
+		want bool
+	}{
+		{Input{Code: 131053, Webhook: true, OurMedia: true}, true},
+		{Input{Code: 131053, Webhook: true, OurMedia: true, ByLink: true}, true},
+		{Input{Code: 131009, HTTPStatus: 400, OurMedia: true, NoMedia: true}, true},
+		{Input{Code: 131053, Webhook: true, ByLink: true}, false},
+		{Input{Code: 131047, Webhook: true, OurMedia: true}, false},
+		{Input{Code: 130429, HTTPStatus: 400, OurMedia: true}, false},
+	} {
+		if got := React(c.in).Refresh; got != c.want {
+			t.Errorf("%+v: %v", c.in, got)
+		}
+	}
 }

@@ -73,6 +73,7 @@ type Sender struct {
 	worker    []string
 	transport *http.Transport
 	reads     *http.Transport // of Get
+	uploads   *http.Transport // of Upload
 	buffers   sync.Pool
 }
 
@@ -143,6 +144,11 @@ func newSender(c Config, dial func(ctx context.Context, network, address string)
 		Proxy: http.ProxyFromEnvironment, DialContext: dial, Protocols: protocols, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout: tlsTimeout, MaxConnsPerHost: 4, MaxIdleConns: 4, IdleConnTimeout: idleTimeout, MaxResponseHeaderBytes: maxAnswerHeader,
 	}
+	s.uploads = &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: dial, Protocols: protocols, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: tlsTimeout, MaxConnsPerHost: 16, MaxIdleConns: 4, IdleConnTimeout: idleTimeout, MaxResponseHeaderBytes: maxAnswerHeader,
+		WriteBufferSize: 64 << 10,
+	}
 	return s, nil
 }
 
@@ -150,6 +156,7 @@ func newSender(c Config, dial func(ctx context.Context, network, address string)
 func (s *Sender) Close() {
 	s.transport.CloseIdleConnections()
 	s.reads.CloseIdleConnections()
+	s.uploads.CloseIdleConnections()
 }
 
 // Send makes one try: POST /{version}/{phone number id}/messages, or what Try.API says. It returns

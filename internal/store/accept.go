@@ -45,6 +45,8 @@ type NewMessage struct {
 	ExpiresAt       time.Time
 	Body            []byte
 	CreatedAt       time.Time
+	// Media are those that it names by our ids.
+	Media []uuid.UUID
 }
 
 // Verdict is what became of a NewMessage.
@@ -73,7 +75,8 @@ var ErrPhoneGone = errors.New("the phone number is not there")
 
 // Accept stores messages in the caller's transaction and gives one answer each, in order. The caller puts the jobs of
 // those that are Stored into the same transaction. An idempotency key that another transaction is using at the moment
-// is waited for. After an error the transaction is of no more use, and all of the messages may be tried again.
+// is waited for. After an error (ErrPhoneGone, ErrMediaGone) the transaction is of no more use, and all of the messages may be
+// tried again.
 func (s *Store) Accept(ctx context.Context, tx pgx.Tx, messages []NewMessage) ([]Acceptance, error) {
 	winners, err := claimKeys(ctx, tx, messages)
 	if err != nil {
@@ -98,7 +101,19 @@ func (s *Store) Accept(ctx context.Context, tx pgx.Tx, messages []NewMessage) ([
 			fresh = append(fresh, m)
 		}
 	}
-	return answers, insertMessages(ctx, tx, fresh)
+	if err := insertMessages(ctx, tx, fresh); err != nil {
+		return answers, err
+	}
+	var uses map[uuid.UUID][]uuid.UUID
+	for _, m := range fresh {
+		if len(m.Media) > 0 {
+			if uses == nil {
+				uses = map[uuid.UUID][]uuid.UUID{}
+			}
+			uses[m.ID] = m.Media
+		}
+	}
+	return answers, s.UseMedia(ctx, tx, uses)
 }
 
 type ownedKey struct{ owner, key string }

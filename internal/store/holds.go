@@ -21,6 +21,7 @@ const (
 	HoldTag        = "tag"        // a pause of one of its tags
 	HoldKey        = "key"        // a pause of the API key that sent it
 	HoldPriority   = "priority"   // a pause of its priority
+	HoldMedia      = "media"      // the upload of a media that it names
 )
 
 // Hold is a message that waits for something of its own.

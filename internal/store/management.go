@@ -9,6 +9,15 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
+// SpentError says that a WABA has no management call left.
+type SpentError struct {
+	// Until is when one is free again, in database time.
+	Until time.Time
+}
+
+// Error implements error.
+func (e *SpentError) Error() string { return "no management call is left in this hour" }
+
 // unregisteredCalls is Meta's limit of management calls an hour for a WABA without a registered phone number.
 const unregisteredCalls = 200
 

@@ -25,7 +25,11 @@ type Failure struct {
 	// FlowBody is the body of an interactive message, where it may name a flow; nil for all others.
 	FlowBody []byte
 	// ByLink says that Meta fetches the message's media from an address.
-	ByLink    bool
+	ByLink bool
+	// OurMedia says that it names media of ours that were not put up once more for its sake yet.
+	OurMedia bool
+	// TriedAt is when Meta took the newest try; zero when that is not known.
+	TriedAt   time.Time
 	Redos     int
 	Throttles int
 	Retries   int
@@ -56,7 +60,8 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 		SELECT m.id, m.phone_number_id, m.waba_id, m.recipient, `+userKey+`, coalesce(m.category, ''), coalesce(m.template_name, ''),
 		       coalesce(m.template_language, ''), m.priority, CASE WHEN m.type = 'interactive' THEN m.body END,
 		       m.type NOT IN ('text', 'reaction', 'location', 'contacts') AND position('"link":"'::bytea IN coalesce(m.body, ''::bytea)) > 0,
-		       m.redos, m.throttles, m.retries, m.expires_at
+		       m.redos, m.throttles, m.retries, m.expires_at,
+		       EXISTS (SELECT FROM media_uses u WHERE u.message_id = m.id AND NOT u.renewed), coalesce(m.accepted_at, m.sent_at, '0001-01-01Z'::timestamptz)
 		FROM messages m
 		WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid`, ids, lo, hi)
 	if err != nil {
@@ -65,7 +70,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 	found := make(map[uuid.UUID]Failure, len(ids))
 	var f Failure
 	_, err = pgx.ForEachRow(rows, []any{&f.ID, &f.PhoneNumberID, &f.WABAID, &f.Recipient, &f.User, &f.Category, &f.TemplateName, &f.TemplateLanguage,
-		&f.Priority, &f.FlowBody, &f.ByLink, &f.Redos, &f.Throttles, &f.Retries, &f.ExpiresAt}, func() error {
+		&f.Priority, &f.FlowBody, &f.ByLink, &f.Redos, &f.Throttles, &f.Retries, &f.ExpiresAt, &f.OurMedia, &f.TriedAt}, func() error {
 		found[f.ID] = f
 		f = Failure{}
 		return nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"wagate/internal/cloudapi"
 	"wagate/internal/policy"
 	"wagate/internal/queue"
 	"wagate/internal/store"
@@ -15,6 +16,7 @@ import (
 func react(f store.Failure, now time.Time) policy.Reaction {
 	return policy.React(policy.Input{
 		Code: f.Error.Code, Webhook: true, Category: f.Category, ByLink: f.ByLink,
+		OurMedia: f.OurMedia, NoMedia: cloudapi.NoMedia(f.Error.Code, f.Error.Title, f.Error.Details),
 		Redos: f.Redos, Throttles: f.Throttles, Retries: f.Retries, ExpiresAt: f.ExpiresAt, Now: now,
 	})
 }
@@ -52,6 +54,9 @@ func (r *Receiver) followFailures(ctx context.Context, tx pgx.Tx, applied store.
 	if err := r.deps.Store.PutSuppressions(ctx, tx, suppress); err != nil {
 		return unknown, err
 	}
+	if err := r.renewMedia(ctx, tx, applied.Redos, now); err != nil {
+		return unknown, err
+	}
 	if len(applied.Redos) == 0 || r.deps.Jobs == nil {
 		return unknown, nil
 	}
@@ -67,6 +72,27 @@ func (r *Receiver) followFailures(ctx context.Context, tx pgx.Tx, applied store.
 		sends = append(sends, send)
 	}
 	return unknown, r.deps.Jobs.Insert(ctx, tx, sends)
+}
+
+// renewMedia has the media of ours put up once more of messages that are sent again because Meta could not use them.
+func (r *Receiver) renewMedia(ctx context.Context, tx pgx.Tx, redos []store.Redo, now time.Time) error {
+	var set []store.Renewal
+	for i := range redos {
+		f := &redos[i].Failure
+		if !react(*f, now).Refresh {
+			continue
+		}
+		tried := f.TriedAt
+		if tried.IsZero() {
+			tried = f.At
+		}
+		set = append(set, store.Renewal{MessageID: f.ID, PhoneNumberID: f.PhoneNumberID, TriedAt: tried})
+	}
+	if len(set) == 0 {
+		return nil
+	}
+	_, err := r.deps.Store.RenewMedia(ctx, tx, set)
+	return err
 }
 
 // followErrors heeds errors that belong to no message.
