@@ -16,6 +16,7 @@ import (
 
 	"wagate/internal/access"
 	"wagate/internal/config"
+	"wagate/internal/consent"
 	"wagate/internal/embeddedpg"
 	"wagate/internal/graphproxy"
 	"wagate/internal/httpapi"
@@ -36,6 +37,7 @@ type Gateway struct {
 	intake   *intake.Intake
 	receiver *webhook.Receiver
 	graph    *graphproxy.Proxy
+	windows  *consent.Windows
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 	once     sync.Once
@@ -65,13 +67,16 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	}
 	receiver := webhook.New(webhook.Deps{
 		Store: st, Jobs: jobs, BackoffMax: cfg.BackoffMax, VerifyToken: cfg.WebhookVerifyToken.Value(), Logger: logger, Registerer: registry,
+		Keyword: keywords(st),
 		Secrets: func(ctx context.Context) ([]webhook.AppSecret, error) { return appSecrets(ctx, st, sealer, logger) },
 	})
 	accept := intake.New(st, jobs, logger, registry, time.Now)
-	g := &Gateway{intake: accept, receiver: receiver, graph: graph, served: make(chan error, 1)}
+	windows := consent.NewWindows(st)
+	accept.CheckWindows(windows.Closed)
+	g := &Gateway{intake: accept, receiver: receiver, graph: graph, windows: windows, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
 		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(),
-		Graph: graph, GraphVersion: cfg.GraphVersion,
+		Graph: graph, GraphVersion: cfg.GraphVersion, Windows: windows,
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
 		Backlog: func(ctx context.Context, phone string) (map[int]int64, error) {
 			return jobs.Backlog(ctx, pool, phone)
@@ -84,12 +89,14 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if err != nil {
 		accept.Close()
 		receiver.Close()
+		windows.Close()
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	g.cancel = cancel
 	g.server = api.Server()
 	g.wg.Go(func() { _ = receiver.Run(run) })
+	g.wg.Go(func() { consent.Listen(run, st, logger) })
 	g.wg.Go(func() { maintain(run, st, jobs, cfg, logger) })
 	g.wg.Go(func() { owner.Watch(run, pool, "", owner.DeadPoll, logger) })
 	go func() { g.served <- g.server.Serve(g.listener) }()
@@ -114,6 +121,7 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		g.wg.Wait()
 		g.intake.Close()
 		g.receiver.Close()
+		g.windows.Close()
 		g.graph.Close()
 	})
 	return g.err

@@ -17,6 +17,7 @@ import (
 
 	"wagate/internal/account"
 	"wagate/internal/config"
+	"wagate/internal/consent"
 	"wagate/internal/dispatch"
 	"wagate/internal/owner"
 	"wagate/internal/queue"
@@ -32,6 +33,7 @@ type Worker struct {
 	dispatcher *dispatch.Dispatcher
 	client     *queue.Client
 	sender     *sender.Sender
+	windows    *consent.Windows
 	cancel     context.CancelFunc
 	wg         sync.WaitGroup
 	once       sync.Once
@@ -60,8 +62,10 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 		return nil, fmt.Errorf("WAGATE_GRAPH_URL or WAGATE_GRAPH_VERSION: %w", err)
 	}
 	own := owner.New(owner.Config{Pool: pool, WorkerID: id, Logger: logger, TTL: cfg.Lease})
+	windows := consent.NewWindows(st)
 	dispatcher, err := dispatch.New(dispatch.Config{
-		Store: st, Owner: own, Sender: post, Logger: logger, Registerer: registerer,
+		WindowsClosed: windows.Closed,
+		Store:         st, Owner: own, Sender: post, Logger: logger, Registerer: registerer,
 		OpenToken: func(wabaID string, sealed []byte) (string, error) {
 			token, err := sealer.Open(sealed, seal.AccessToken(wabaID))
 			return string(token), err
@@ -69,19 +73,22 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 		UnknownAfter: cfg.UnknownAfter, PostTimeout: cfg.PostTimeout, RecipientAllow: cfg.RecipientAllow, BackoffMax: cfg.BackoffMax,
 	})
 	if err != nil {
+		windows.Close()
 		return nil, err
 	}
 	client, err := queue.NewClient(queue.ClientConfig{Pool: jobs, WorkerID: id, Handler: dispatcher.Handle, Logger: quiet(logger)})
 	if err != nil {
 		dispatcher.Close()
+		windows.Close()
 		return nil, err
 	}
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		dispatcher.Close()
+		windows.Close()
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, client: client, sender: post, cancel: cancel}
+	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, client: client, sender: post, windows: windows, cancel: cancel}
 	w.wg.Go(func() { _ = own.Run(run) })
 	w.wg.Go(func() { _ = dispatcher.Run(run, client) })
 	reader := account.New(account.Config{Store: st, Graph: post, Owned: dispatcher.Owned, Token: dispatcher.Token, Logger: logger})
@@ -104,6 +111,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 		w.cancel()
 		w.wg.Wait()
 		w.dispatcher.Close()
+		w.windows.Close()
 		w.sender.Close()
 	})
 	return w.err
@@ -137,6 +145,10 @@ func maintain(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg co
 		}
 		if err := forgetGraphIDs(ctx, st); err != nil && ctx.Err() == nil {
 			logger.WarnContext(ctx, "old ids of the Graph API were not removed, will be tried again in a minute", "err", err)
+			next = time.Minute
+		}
+		if err := forgetConsent(ctx, st); err != nil && ctx.Err() == nil {
+			logger.WarnContext(ctx, "old suppressions and user ids were not removed, will be tried again in a minute", "err", err)
 			next = time.Minute
 		}
 		if err := mendStranded(ctx, st, jobs, cfg, logger); err != nil && ctx.Err() == nil {

@@ -64,7 +64,7 @@ func heard(body []byte) (all []any, err error) {
 			capability, _ := Capability(c)
 			template, _ := TemplateStatus(c)
 			account, _ := AccountUpdate(c)
-			all = append(all, c.Field, statuses, Inbound(c), phone, errs, quality, capability, template, UserPreferences(c), account)
+			all = append(all, c.Field, statuses, Inbound(c), phone, errs, quality, capability, template, UserPreferences(c), InboundCalls(c), account)
 		}
 	}
 	return all, nil

@@ -22,6 +22,8 @@ type InboundMessage struct {
 	Timestamp     time.Time
 	Type          string // text, image …; "system" is Meta's own notice about the user, who has written nothing
 	MediaID       string // of an image, audio, video, document or sticker; else empty
+	// Said are the texts by which the message may be a keyword.
+	Said []string
 }
 
 // Inbound gives the messages of users in a change, but for elements without an id;
@@ -48,6 +50,7 @@ func Inbound(c Change) []InboundMessage {
 		all = append(all, InboundMessage{
 			PhoneNumberID: phoneID, From: clip(from, maxRecipient), FromUserID: clipped(member(b, "from_user_id"), maxRecipient), GroupID: clip(group, maxRecipient),
 			ID: id, Timestamp: moment(member(b, "timestamp")), Type: kind, MediaID: clip(media, maxWord),
+			Said: said(b, kind),
 		})
 		return len(all) < maxInbound
 	})
@@ -156,6 +159,7 @@ func TemplateStatus(c Change) (TemplateNotice, bool) {
 // Preference is what a user wants to get or no longer.
 type Preference struct {
 	WAID     string
+	UserID   string // business-scoped user id; may be empty, as WAID may then
 	Category string // marketing_messages
 	Stop     bool   // else resume
 	At       time.Time
@@ -171,8 +175,9 @@ func UserPreferences(c Change) []Preference {
 	elements(member(c.Value, "user_preferences"), func(b []byte) bool {
 		id, _ := textOrNumber(member(b, "wa_id"))
 		value := strings.ToLower(clipped(member(b, "value"), maxWord))
-		if id != "" && (value == "stop" || value == "resume") {
-			all = append(all, Preference{clip(id, maxRecipient), clipped(member(b, "category"), maxWord), value == "stop", moment(member(b, "timestamp"))})
+		userID := clipped(member(b, "user_id"), maxRecipient)
+		if (id != "" || userID != "") && (value == "stop" || value == "resume") {
+			all = append(all, Preference{clip(id, maxRecipient), userID, clipped(member(b, "category"), maxWord), value == "stop", moment(member(b, "timestamp"))})
 		}
 		return len(all) < maxPreferences
 	})

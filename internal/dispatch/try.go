@@ -44,7 +44,14 @@ func (d *Dispatcher) Handle(ctx context.Context, job queue.Job) queue.Verdict {
 	if v, done := d.before(ctx, r, time.Now()); done {
 		return v
 	}
-	if r.body, err = cloudapi.BuildOutbound(msg.Body, cloudapi.Token(msg.ID.String(), r.try), cloudapi.Overrides{}); err != nil {
+	body := msg.Body
+	if msg.FallbackUsed {
+		body, err = cloudapi.FallbackBody(msg.Body)
+	}
+	if err == nil {
+		r.body, err = cloudapi.BuildOutbound(body, cloudapi.Token(msg.ID.String(), r.try), cloudapi.Overrides{})
+	}
+	if err != nil {
 		d.release(ctx, r)
 		o := failed(&msg, 0, "message", "The stored message is not a JSON object", time.Now())
 		return d.finish(ctx, ending{ref: job.Ref(), outcome: o, run: r})

@@ -28,6 +28,7 @@ const (
 	codeParameterValue   = 131009 // a parameter's value is not valid
 	codeThroughput       = 130429 // too many messages
 	codeServiceDown      = 2
+	codeWindowClosed     = 131047 // outside the customer service window
 	codeAlreadyUsed      = 135000 // a generic error of the request
 )
 
@@ -254,6 +255,9 @@ func graphIntake(err error) error {
 	g := graphproxy.BadMessage(http.StatusBadRequest, codeInvalidParameter, "Invalid parameter", strings.Join(details, "; "))
 	switch e.Kind {
 	case intake.Malformed, intake.Invalid:
+		if e.Code == "window_closed" {
+			g = graphproxy.BadMessage(http.StatusBadRequest, codeWindowClosed, "Re-engagement message", strings.Join(details, "; "))
+		}
 	case intake.UnknownPhone:
 		return graphproxy.NoObject()
 	case intake.KeyReused:

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"wagate/internal/access"
+	"wagate/internal/consent"
 	"wagate/internal/graphproxy"
 	"wagate/internal/intake"
 	"wagate/internal/seal"
@@ -33,6 +34,8 @@ type Deps struct {
 	// GraphVersion, such as v23.0, is put before a path of the ingress that begins with an id and names no version; empty
 	// means that such paths are not there.
 	GraphVersion string
+	// Windows tells of customer service windows; nil means that /v1/windows is not there.
+	Windows *consent.Windows
 	// Ready says whether this process can serve: the database answers and its schema is the one of this binary.
 	Ready func(context.Context) error
 	// Backlog counts the jobs in a phone number's lane, by priority 1 to 4, up to queue.BacklogBound of each; nil means that
@@ -150,6 +153,7 @@ func (a *API) routes() {
 	e.DELETE("/v1/pauses/:id", a.authed(access.Manage, unrestricted(a.deletePause)))
 
 	a.webhookRoutes()
+	a.consentRoutes()
 
 	e.POST("/v1/keys", a.authed(access.Admin, unrestricted(a.postKey)))
 	e.GET("/v1/keys", a.authed(access.Admin, unrestricted(a.listKeys)))

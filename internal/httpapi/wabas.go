@@ -24,13 +24,18 @@ type wabaView struct {
 	MessagesPerHour        *float64  `json:"messages_per_hour"`
 	MessagesPerSecond      *float64  `json:"messages_per_second"`
 	Burst                  int       `json:"burst"`
+	OptOutKeywords         byWords   `json:"opt_out_keywords"`
+	OptInKeywords          byWords   `json:"opt_in_keywords"`
 	CreatedAt              time.Time `json:"created_at"`
 	UpdatedAt              time.Time `json:"updated_at"`
 }
 
+// byWords are words by language.
+type byWords map[string][]string
+
 func viewWABA(r store.WABA) wabaView {
 	return wabaView{r.ID, r.Name, r.AppID, r.PortfolioID, r.AccessToken != nil, r.ManagementCallsPerHour, r.MessagesPerHour,
-		r.MessagesPerSecond, r.Burst, r.CreatedAt.UTC(), r.UpdatedAt.UTC()}
+		r.MessagesPerSecond, r.Burst, r.Keywords.OptOut, r.Keywords.OptIn, r.CreatedAt.UTC(), r.UpdatedAt.UTC()}
 }
 
 func (a *API) putWABA(c echo.Context, key access.Key) error {
@@ -49,6 +54,8 @@ func (a *API) putWABA(c echo.Context, key access.Key) error {
 		MessagesPerSecond:      o.Number("messages_per_second", nil, minPerSecond, maxPerSecond),
 	}
 	row.Burst = burst(o, row.MessagesPerSecond)
+	row.Keywords = store.Keywords{OptOut: readKeywords(o, "opt_out_keywords", &faults), OptIn: readKeywords(o, "opt_in_keywords", &faults)}
+	bothWays(o, row.Keywords)
 	if token := o.Text("access_token", maxSecret); strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		o.Fault("access_token", "must be printable ASCII without spaces")
 	} else if token != "" {

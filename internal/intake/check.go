@@ -52,7 +52,8 @@ type options struct {
 	orderingAfter  string
 	orderingWait   float64 // seconds
 	sendWindow     string  // compact JSON
-	late           bool    // expires_at has passed, or does before the window opens
+	fallback       fallback
+	late           bool // expires_at has passed, or does before the window opens
 }
 
 // check reads a request and gives the message to store, without an id and a time; an *Error else. Beside an error that is
@@ -88,6 +89,7 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 	var o options
 	if read.Gateway != nil && string(read.Gateway) != "null" {
 		o = readOptions(read.Gateway, number, now, &faults)
+		refuseBoth(read.Type, o.fallback, &faults)
 	}
 	key, fault := idempotencyKey(r.IdempotencyKey, o.idempotencyKey)
 	if fault != nil {
@@ -107,6 +109,7 @@ func check(r Request, now time.Time) (store.NewMessage, *Error) {
 		Opaque: read.Opaque, Reference: o.reference, OrderingKey: o.orderingKey, OrderingAfter: o.orderingAfter,
 		OrderingSeconds: o.orderingWait, CallbackURL: o.callbackURL,
 		SendWindow: o.sendWindow, SendAt: o.sendAt, ExpiresAt: o.expiresAt, Body: read.Body,
+		FallbackTemplate: o.fallback.name, FallbackLanguage: o.fallback.language, FallbackCategory: o.fallback.category,
 	}
 	if key != "" {
 		sum := sha256.Sum256(m.Body)
@@ -171,6 +174,7 @@ func readOptions(raw []byte, number string, now time.Time, faults *[]cloudapi.Fa
 	if window := g.Object("send_window"); window != nil {
 		o.sendWindow = readWindow(window, number)
 	}
+	o.fallback = readFallback(g.Raw("fallback_template"), faults)
 	g.End()
 
 	if o.sendAt.After(now.Add(MaxSendAhead)) {

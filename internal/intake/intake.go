@@ -91,6 +91,9 @@ type Intake struct {
 	group  *batch.Group[*store.NewMessage, store.Acceptance]
 	direct chan struct{}
 
+	// windowsClosed says which service windows are known to be closed; nil knows of none.
+	windowsClosed func(context.Context, []store.WindowAsk) ([]bool, error)
+
 	turns    *turns
 	backlog  *backlog
 	counting sync.Mutex // held while counts are moved on
@@ -142,6 +145,13 @@ func (in *Intake) Check(ctx context.Context, r Request) error {
 	if err := in.phone(ctx, r.Caller, m.PhoneNumberID); err != nil {
 		return err
 	}
+	refused, err := in.window(ctx, &m)
+	if err != nil {
+		return err
+	}
+	if refused != nil {
+		return refused
+	}
 	if _, _, refused := in.admit(ctx, r.Caller, &m, false); refused != nil {
 		return refused
 	}
@@ -186,6 +196,13 @@ func (in *Intake) Accept(ctx context.Context, r Request) (Accepted, error) {
 	if err := in.phone(ctx, r.Caller, m.PhoneNumberID); err != nil {
 		return in.answer(&m, store.Acceptance{}, time.Time{}, err)
 	}
+	refused, err := in.window(ctx, &m)
+	if err != nil {
+		return in.answer(&m, store.Acceptance{}, time.Time{}, err)
+	}
+	if refused != nil {
+		return in.refuse(ctx, &m, refused)
+	}
 	kept, at, refused := in.admit(ctx, r.Caller, &m, true)
 	if refused != nil {
 		return in.refuse(ctx, &m, refused)
@@ -216,6 +233,9 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 		}
 	}
 	lookErr := in.see(ctx, ids, callers)
+	if lookErr == nil {
+		lookErr = in.refuseShut(ctx, requests, messages, refused)
+	}
 	var good []int
 	seats, at := make([]seat, len(requests)), make([]time.Time, len(requests))
 	for i, r := range requests {

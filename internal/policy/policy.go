@@ -18,6 +18,7 @@ type Input struct {
 
 	Category  string     // of the message: marketing, utility, authentication, service, or empty
 	ByLink    bool       // Meta fetches its media from an address
+	Fallback  bool       // it has a fallback template that was not used
 	Redos     int        // new tries that failed webhooks have cost it so far
 	Throttles int        // throttle answers it has had so far
 	Retries   int        // tries that answers other than throttles have cost it so far
@@ -59,6 +60,8 @@ type Reaction struct {
 	// where the pause says all there is to say.
 	Wait time.Duration
 	Free bool // Again is owed to a limit, and costs the message no retry
+	// Fallback says that the new try is the message's fallback template.
+	Fallback bool
 	// Slow asks to halve the rate in force of Scope; SlowIfPerSecond only where the
 	// scope has a rate per second (an hourly budget pauses instead).
 	Slow, SlowIfPerSecond bool
@@ -99,6 +102,10 @@ func React(in Input) Reaction {
 	if rule.Pauses != "" {
 		re.Scope = rule.Pauses
 		re.Pause = &Pause{Base: rule.Pause, Limit: rule.PauseMax, Least: rule.Wait, UntilLifted: rule.UntilLifted}
+	}
+	if rule.Fallback && in.Fallback && rule.End == cloudapi.EndRefused && inTime(in, rule) {
+		re.Message, re.Fallback = Again, true
+		return re
 	}
 	if re.Message = fate(in, rule); re.Message != Again {
 		return re

@@ -91,6 +91,11 @@ func (r *Receiver) applyEach(ctx context.Context, n int) error {
 		}
 		r.log.ErrorContext(ctx, "webhook not applied", "webhook_id", w.ID, "set_aside", result.Done, "error", problem(err))
 		err = r.deps.Store.InTx(ctx, func(tx pgx.Tx) error {
+			if result.Done {
+				if err := r.deps.Store.BreakListening(ctx, tx); err != nil {
+					return err
+				}
+			}
 			return r.deps.Store.FinishRaw(ctx, tx, []store.RawResult{result})
 		})
 		if err != nil {
@@ -151,7 +156,7 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 			statuses, from = append(statuses, s), append(from, i)
 		}
 	}
-	var how func(store.Failure) (bool, time.Duration)
+	var how func(store.Failure) store.NewTry
 	if r.deps.Jobs != nil {
 		how = decide
 	}
@@ -179,6 +184,9 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 	if err := r.deps.Store.Heard(ctx, tx, heard); err != nil {
 		return outcome{}, err
 	}
+	if err := r.hear(ctx, tx, all); err != nil {
+		return outcome{}, err
+	}
 	unmatched, again := make([]int, len(all)), make([]bool, len(all))
 	for _, n := range applied.Unmatched {
 		p := all[from[n]]
@@ -202,6 +210,11 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 		if !again[i] {
 			done.finished = append(done.finished, p)
 			done.unmatched += unmatched[i]
+		}
+	}
+	if done.aside > 0 {
+		if err := r.deps.Store.BreakListening(ctx, tx); err != nil {
+			return outcome{}, err
 		}
 	}
 	return done, r.deps.Store.FinishRaw(ctx, tx, results)
@@ -237,6 +250,11 @@ type payload struct {
 	changes  []string // what each change holds, in words fit for a metric
 	heard    []string // phone number ids that it has statuses of
 	problem  string   // why it cannot be read
+	// spans are the phone numbers that it is of, and whether it came late; userIDs which number a user id belongs to; nameless
+	// the user ids that wrote without a number, and to which phone number.
+	spans    map[string]bool
+	userIDs  map[string]string
+	nameless map[string]string
 }
 
 func read(w store.WaitingWebhook) payload {
@@ -257,11 +275,22 @@ func read(w store.WaitingWebhook) payload {
 			p.changes = append(p.changes, kindOf(change.Field, len(updates)))
 			for _, u := range updates {
 				p.statuses = append(p.statuses, p.status(u))
+				p.told(u)
 			}
 			if len(updates) > 0 {
 				p.heard = append(p.heard, clean(updates[0].PhoneNumberID)) // one change is of one phone number
 			}
 		}
+	}
+	for _, m := range p.notices.inbound {
+		if m.is.GroupID != "" || m.is.Type == "system" {
+			p.heed(m.is.PhoneNumberID, m.is.Timestamp)
+			continue
+		}
+		p.wrote(m.is.PhoneNumberID, m.is.From, m.is.FromUserID, m.is.Timestamp)
+	}
+	for _, c := range p.notices.calls {
+		p.wrote(c.PhoneNumberID, c.From, c.FromUserID, c.Timestamp)
 	}
 	p.raw.Body = nil
 	return p

@@ -8,7 +8,8 @@ import (
 
 // notices are what a notification says beside statuses.
 type notices struct {
-	inbound     []cloudapi.InboundMessage
+	inbound     []ofWABA[cloudapi.InboundMessage]
+	calls       []cloudapi.InboundCall
 	errors      []scopedErrors
 	quality     []ofWABA[cloudapi.QualityNotice]
 	capability  []ofWABA[string]
@@ -32,7 +33,10 @@ type scopedErrors struct {
 }
 
 func (n *notices) read(wabaID string, at time.Time, c cloudapi.Change) {
-	n.inbound = append(n.inbound, cloudapi.Inbound(c)...)
+	for _, m := range cloudapi.Inbound(c) {
+		n.inbound = append(n.inbound, ofWABA[cloudapi.InboundMessage]{wabaID, at, m})
+	}
+	n.calls = append(n.calls, cloudapi.InboundCalls(c)...)
 	if phone, errs := cloudapi.ValueErrors(c); len(errs) > 0 {
 		n.errors = append(n.errors, scopedErrors{wabaID, clean(phone), at, errs})
 	}
@@ -54,5 +58,5 @@ func (n *notices) read(wabaID string, at time.Time, c cloudapi.Change) {
 }
 
 func (n *notices) empty() bool {
-	return len(n.inbound)+len(n.errors)+len(n.quality)+len(n.capability)+len(n.templates)+len(n.preferences)+len(n.accounts) == 0
+	return len(n.inbound)+len(n.calls)+len(n.errors)+len(n.quality)+len(n.capability)+len(n.templates)+len(n.preferences)+len(n.accounts) == 0
 }
