@@ -5,6 +5,7 @@
 CREATE FUNCTION wagate_spellings(digits text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
 $$ SELECT CASE
+    WHEN left(digits, 2) NOT IN ('52', '54', '55') THEN ARRAY[digits]
     WHEN digits ~ '^55[1-9][0-9]9[0-9]{8}$' AND (substr(digits, 3, 2) >= '31' OR substr(digits, 6, 1) >= '6') THEN ARRAY[digits, left(digits, 4) || substr(digits, 6)]
     WHEN digits ~ '^55[1-9][0-9][6-9][0-9]{7}$' THEN ARRAY[digits, left(digits, 4) || '9' || substr(digits, 5)]
     WHEN digits ~ '^521[0-9]{10}$' THEN ARRAY[digits, '52' || substr(digits, 4)]
@@ -24,21 +25,26 @@ CREATE INDEX user_ids_seen ON user_ids (seen_at);
 COMMENT ON TABLE user_ids IS 'Business-scoped user ids and the number that webhooks have shown beside them; forgotten when not seen for two months.';
 COMMENT ON COLUMN user_ids.seen_at IS 'When they were seen together last, to the day.';
 
--- The order of the evidence: what was written, what Meta has made of it, user ids, and all spellings of these.
+-- In PL/pgSQL, which keeps its plans: it runs for every marketing message. The plans may be made while the tables are empty.
 CREATE FUNCTION wagate_user_keys(key text) RETURNS text[]
-    LANGUAGE sql STABLE PARALLEL SAFE AS
+    LANGUAGE plpgsql STABLE PARALLEL SAFE AS
 $$
-    WITH written AS (SELECT unnest(wagate_spellings(key)) AS k),
-    meant AS (
-        SELECT k FROM written
-        UNION SELECT w.wa_id FROM written JOIN wa_ids w ON w.input = written.k
-        UNION SELECT u.wa_id FROM user_ids u WHERE u.user_id = key
-    ),
-    spelled AS (SELECT unnest(wagate_spellings(k)) AS k FROM meant)
-    SELECT array_agg(k) FROM (
-        SELECT k FROM spelled
-        UNION SELECT u.user_id FROM spelled JOIN user_ids u ON u.wa_id = spelled.k
-    ) AS every
+DECLARE
+    keys text[] := wagate_spellings(key);
+    meant text[];
+    one text;
+BEGIN
+    SELECT array_agg(m.wa_id) INTO meant FROM (
+        SELECT w.wa_id FROM wa_ids w WHERE w.input = ANY(keys)
+        UNION ALL SELECT u.wa_id FROM user_ids u WHERE u.user_id = key
+    ) m;
+    IF meant IS NOT NULL THEN
+        FOREACH one IN ARRAY meant LOOP
+            keys := keys || wagate_spellings(one);
+        END LOOP;
+    END IF;
+    RETURN keys || ARRAY(SELECT u.user_id FROM user_ids u WHERE u.wa_id = ANY(keys));
+END
 $$;
 COMMENT ON FUNCTION wagate_user_keys(text) IS 'Everything one user is known by: digits under every spelling, business-scoped user ids.';
 

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"wagate/internal/access"
+	"wagate/internal/consent"
 	"wagate/internal/ctl"
 	"wagate/internal/httpapi"
 	"wagate/internal/intake"
@@ -65,8 +66,10 @@ func start(t *testing.T) *rig {
 	registry := prometheus.NewRegistry()
 	in := intake.New(st, jobs, logger, registry, time.Now)
 	t.Cleanup(in.Close)
+	windows := consent.NewWindows(st)
+	t.Cleanup(windows.Close)
 	api, err := httpapi.New(httpapi.Deps{
-		Intake: in, Access: keys, Store: st, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
+		Windows: windows, Intake: in, Access: keys, Store: st, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
 		Backlog: func(ctx context.Context, id string) (map[int]int64, error) { return jobs.Backlog(ctx, pool, id) },
 		Logger:  logger, Now: time.Now,
 	})

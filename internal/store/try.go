@@ -52,7 +52,7 @@ type Outbound struct {
 }
 
 // userKey gives, in SQL, the digits (or the id) that a recipient goes by before wa_ids is asked.
-const userKey = `CASE WHEN m.recipient ~ '[A-Za-z]' THEN regexp_replace(m.recipient, '[^0-9A-Za-z.]', '', 'g') ELSE regexp_replace(m.recipient, '[^0-9]', '', 'g') END`
+const userKey = `CASE WHEN lower(m.recipient) = upper(m.recipient) THEN translate(m.recipient, '+ ()-./', '') ELSE regexp_replace(m.recipient, '[^0-9A-Za-z.]', '', 'g') END`
 
 // LoadOutbound reads the messages of the given ids. A message that is not there is not in the map.
 func (s *Store) LoadOutbound(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Outbound, error) {
@@ -70,7 +70,7 @@ func (s *Store) LoadOutbound(ctx context.Context, ids []uuid.UUID) (map[uuid.UUI
 				) p WHERE `+orderingBlocks+`),
 		       w.open IS NOT NULL, m.fallback_template IS NOT NULL AND m.fallback_at IS NULL, m.fallback_at IS NOT NULL
 		FROM unnest($1::uuid[]) AS u(id) JOIN messages m ON m.id = u.id
-		CROSS JOIN LATERAL (SELECT `+userKey+` AS key) k
+		CROSS JOIN LATERAL (SELECT `+userKey+` AS key OFFSET 0) k -- once, wherever it is used
 		LEFT JOIN wa_ids n ON n.input = k.key
 		LEFT JOIN LATERAL (
 			SELECT s.source, s.until FROM suppressions s
