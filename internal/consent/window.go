@@ -63,7 +63,7 @@ func Judge(e store.WindowEvidence) State {
 		s.Why = WhyGap
 	case e.Now.Sub(e.HeardAt) > store.HeardSilence:
 		s.Why = WhySilent
-	case !e.WaitingSince.IsZero() && e.Now.Sub(e.WaitingSince) > waitingFor:
+	case e.Waiting, !e.WaitingSince.IsZero() && e.Now.Sub(e.WaitingSince) > waitingFor:
 		s.Why = WhyWaiting
 	case !e.UserIDKnown && e.NamelessAt.After(since):
 		s.Why = WhyNameless

@@ -35,6 +35,7 @@ func TestOnlyWhatIsKnownIsClosed(t *testing.T) {
 		{"silent for half a day", func(e *store.WindowEvidence) { e.HeardAt = ago(13 * time.Hour) }, WhySilent},
 		{"silent for a night", func(e *store.WindowEvidence) { e.HeardAt = ago(11 * time.Hour) }, ""},
 		{"a notification waits", func(e *store.WindowEvidence) { e.WaitingSince = ago(2 * time.Minute) }, WhyWaiting},
+		{"a message of a user is being applied", func(e *store.WindowEvidence) { e.WaitingSince, e.Waiting = ago(time.Second), true }, WhyWaiting},
 		{"a notification is being applied", func(e *store.WindowEvidence) { e.WaitingSince = ago(time.Second) }, ""},
 		{"somebody has written", func(e *store.WindowEvidence) { e.NamelessAt = ago(23 * time.Hour) }, WhyNameless},
 		{"somebody else has written", func(e *store.WindowEvidence) { e.NamelessAt, e.UserIDKnown = ago(time.Hour), true }, ""},

@@ -269,7 +269,8 @@ func TestSpans(t *testing.T) {
 		{"after a night", PhoneHearing{First: h(12), Last: h(12)}, 0, 12},
 		{"in another order", PhoneHearing{First: h(11), Last: h(11)}, 0, 12},
 		{"late", PhoneHearing{First: h(13), Last: h(13), Late: h(13)}, 13, 13},
-		{"late, in another order", PhoneHearing{First: h(12.5), Last: h(12.5), Late: h(12.5)}, 13, 13},
+		{"late again, a moment after", PhoneHearing{First: h(13.0005), Last: h(13.0005), Late: h(13.0005)}, 13.0005, 13.0005},
+		{"late, in another order", PhoneHearing{First: h(12.5), Last: h(12.5), Late: h(12.5)}, 13.0005, 13.0005},
 		{"after a silence", PhoneHearing{First: h(26), Last: h(27)}, 26, 27},
 	} {
 		tell(t, s, func(tx pgx.Tx) error {
@@ -362,8 +363,12 @@ func TestWindowEvidence(t *testing.T) {
 		t.Errorf("what was applied but for its statuses waits since %v", e.WaitingSince)
 	}
 	must(t, pool, `INSERT INTO webhook_raw (id, app_id, body) VALUES (gen_random_uuid(), 'a', '')`)
-	if e := evidence(t, s, "1202"); e.WaitingSince.IsZero() {
-		t.Error("a waiting notification is not seen")
+	if e := evidence(t, s, "1202"); e.WaitingSince.IsZero() || e.Waiting {
+		t.Errorf("a waiting notification is not seen, or taken for a user's: %+v", e)
+	}
+	must(t, pool, `INSERT INTO webhook_raw (id, app_id, body) VALUES (gen_random_uuid(), 'a', '{"messages":[{"from":"12025550101"}]}')`)
+	if e := evidence(t, s, "1202"); !e.Waiting {
+		t.Error("a waiting message of a user is not seen")
 	}
 	for i, want := range []int64{0, 1} {
 		if n, err := s.SweepUserIDs(t.Context(), 10); n != want || err != nil {

@@ -71,11 +71,16 @@ type WindowEvidence struct {
 	NamelessAt time.Time
 	// ListenedSince begins the span in which a gateway has always taken webhooks, ListenedAt is its last beat.
 	ListenedSince, ListenedAt time.Time
-	// WaitingSince is when the oldest notification was received that is not applied yet.
+	// WaitingSince is when the oldest notification was received that is not applied yet; Waiting says that one of them may be of
+	// a user, or that there are many.
 	WaitingSince time.Time
+	Waiting      bool
 	// Now is when this was read.
 	Now time.Time
 }
+
+// waitingLook bounds how many waiting notifications are looked into.
+const waitingLook = `200`
 
 // WindowEvidence reads what is known of windows, one answer for each ask.
 func (s *Store) WindowEvidence(ctx context.Context, asks []WindowAsk) ([]WindowEvidence, error) {
@@ -86,14 +91,15 @@ func (s *Store) WindowEvidence(ctx context.Context, asks []WindowAsk) ([]WindowE
 	zero := time.Unix(0, 0)
 	rows, err := s.pool.Query(ctx, `
 		WITH now AS MATERIALIZED (
-			SELECT clock_timestamp() AS now, (
-				SELECT r.received_at FROM webhook_raw r
-				WHERE r.processed_at IS NULL AND NOT (r.attempts > 0 AND (r.error IS NULL OR starts_with(r.error, '`+ProblemUnmatched+`'))) ORDER BY r.id LIMIT 1
-			) AS waiting
+			SELECT clock_timestamp() AS now, min(r.received_at) AS waiting,
+			       count(*) > `+waitingLook+` OR coalesce(bool_or(position('"from'::bytea IN r.body) > 0), false) AS inbound
+			FROM (
+				SELECT received_at, body FROM webhook_raw WHERE processed_at IS NULL AND NOT `+rawAppliedOnce+` ORDER BY id LIMIT `+waitingLook+` + 1
+			) r
 		)
 		SELECT coalesce(w.until, $3::timestamptz), k.keys::text ~ '[{,][0-9]{5,20}[,}]', k.keys::text ~ '[{,][A-Za-z]{2}\.',
 		       coalesce(h.since, $3::timestamptz), coalesce(h.at, $3::timestamptz), coalesce(h.nameless_at, $3::timestamptz),
-		       coalesce(l.since, $3::timestamptz), coalesce(l.at, $3::timestamptz), coalesce(now.waiting, $3::timestamptz), now.now
+		       coalesce(l.since, $3::timestamptz), coalesce(l.at, $3::timestamptz), coalesce(now.waiting, $3::timestamptz), now.inbound, now.now
 		FROM now CROSS JOIN unnest($1::text[], $2::text[]) WITH ORDINALITY AS m(phone, recipient, n)
 		CROSS JOIN LATERAL (SELECT wagate_user_keys(`+userKey+`) AS keys OFFSET 0) k
 		LEFT JOIN LATERAL (
@@ -110,7 +116,7 @@ func (s *Store) WindowEvidence(ctx context.Context, asks []WindowAsk) ([]WindowE
 	var e WindowEvidence
 	times := []*time.Time{&e.Until, &e.HeardSince, &e.HeardAt, &e.NamelessAt, &e.ListenedSince, &e.ListenedAt, &e.WaitingSince}
 	_, err = pgx.ForEachRow(rows, []any{&e.Until, &e.NumberKnown, &e.UserIDKnown, &e.HeardSince, &e.HeardAt, &e.NamelessAt,
-		&e.ListenedSince, &e.ListenedAt, &e.WaitingSince, &e.Now}, func() error {
+		&e.ListenedSince, &e.ListenedAt, &e.WaitingSince, &e.Waiting, &e.Now}, func() error {
 		for _, t := range times {
 			if t.Equal(zero) {
 				*t = time.Time{}
