@@ -17,6 +17,7 @@ import (
 	"wagate/internal/access"
 	"wagate/internal/callback"
 	"wagate/internal/config"
+	"wagate/internal/consent"
 	"wagate/internal/embeddedpg"
 	"wagate/internal/graphproxy"
 	"wagate/internal/httpapi"
@@ -38,6 +39,7 @@ type Gateway struct {
 	receiver  *webhook.Receiver
 	graph     *graphproxy.Proxy
 	templates *templates
+	windows   *consent.Windows
 	outside   *callback.Client
 	media     func() error // closes the store of media
 	cancel    context.CancelFunc
@@ -77,16 +79,19 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	}
 	receiver := webhook.New(webhook.Deps{
 		Store: st, Jobs: jobs, BackoffMax: cfg.BackoffMax, VerifyToken: cfg.WebhookVerifyToken.Value(), Logger: logger, Registerer: registry,
+		Keyword: keywords(st),
 		Secrets: func(ctx context.Context) ([]webhook.AppSecret, error) { return appSecrets(ctx, st, sealer, logger) },
 	})
 	accept := intake.New(st, jobs, logger, registry, time.Now)
 	accept.OnCallbacks(callbackRules(cfg))
 	accept.UseTemplates(templates.book)
+	windows := consent.NewWindows(st)
+	accept.CheckWindows(windows.Closed)
 	outside := callback.NewClient(callbackRules(cfg))
-	g := &Gateway{intake: accept, templates: templates, receiver: receiver, graph: graph, outside: outside, media: closeMedia, served: make(chan error, 1)}
+	g := &Gateway{intake: accept, templates: templates, receiver: receiver, graph: graph, windows: windows, outside: outside, media: closeMedia, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
 		Intake: accept, Access: keys, Store: st, Sealer: sealer, Media: library, Webhook: receiver.Handler(),
-		Graph: graph, GraphVersion: cfg.GraphVersion, Callbacks: outside, Templates: templates.syncer,
+		Graph: graph, GraphVersion: cfg.GraphVersion, Callbacks: outside, Windows: windows, Templates: templates.syncer,
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
 		Backlog: func(ctx context.Context, phone string) (map[int]int64, error) {
 			return jobs.Backlog(ctx, pool, phone)
@@ -99,6 +104,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if err != nil {
 		accept.Close()
 		receiver.Close()
+		windows.Close()
 		templates.close()
 		return nil, errors.Join(err, closeMedia())
 	}
@@ -106,6 +112,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	g.cancel = cancel
 	g.server = api.Server()
 	g.wg.Go(func() { _ = receiver.Run(run) })
+	g.wg.Go(func() { consent.Listen(run, st, logger) })
 	g.wg.Go(func() { maintain(run, st, jobs, cfg, logger) })
 	if library != nil {
 		g.wg.Go(func() { _ = library.Run(run) })
@@ -133,6 +140,7 @@ func (g *Gateway) Stop(ctx context.Context) error {
 		g.wg.Wait()
 		g.intake.Close()
 		g.receiver.Close()
+		g.windows.Close()
 		g.graph.Close()
 		g.outside.Close()
 		g.templates.close()

@@ -18,6 +18,7 @@ import (
 	"wagate/internal/account"
 	"wagate/internal/callback"
 	"wagate/internal/config"
+	"wagate/internal/consent"
 	"wagate/internal/dispatch"
 	"wagate/internal/owner"
 	"wagate/internal/queue"
@@ -37,6 +38,7 @@ type Worker struct {
 	client     *queue.Client
 	sender     *sender.Sender
 	media      func() error // closes the store of media
+	windows    *consent.Windows
 	cancel     context.CancelFunc
 	wg         sync.WaitGroup
 	once       sync.Once
@@ -78,12 +80,13 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 		}
 	}()
 	own := owner.New(owner.Config{Pool: pool, WorkerID: id, Logger: logger, TTL: cfg.Lease})
+	windows := consent.NewWindows(st)
 	var uploads dispatch.Media // none without a store
 	if uploader != nil {
 		uploads = uploader
 	}
 	dispatcher, err := dispatch.New(dispatch.Config{
-		Media: uploads, Store: st, Owner: own, Sender: post, Logger: logger, Registerer: registerer,
+		Media: uploads, WindowsClosed: windows.Closed, Store: st, Owner: own, Sender: post, Logger: logger, Registerer: registerer,
 		OpenToken: func(wabaID string, sealed []byte) (string, error) {
 			token, err := sealer.Open(sealed, seal.AccessToken(wabaID))
 			return string(token), err
@@ -91,6 +94,7 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 		UnknownAfter: cfg.UnknownAfter, PostTimeout: cfg.PostTimeout, RecipientAllow: cfg.RecipientAllow, BackoffMax: cfg.BackoffMax,
 	})
 	if err != nil {
+		windows.Close()
 		return nil, err
 	}
 	callbacks, outside := newDeliverer(cfg, st, inserter, sealer, logger, registerer)
@@ -99,14 +103,16 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 	})
 	if err != nil {
 		dispatcher.Close()
+		windows.Close()
 		return nil, err
 	}
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {
 		dispatcher.Close()
+		windows.Close()
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, callbacks: callbacks, outside: outside, client: client, sender: post, media: closeMedia, cancel: cancel}
+	w := &Worker{log: logger, owner: own, dispatcher: dispatcher, callbacks: callbacks, outside: outside, client: client, sender: post, windows: windows, media: closeMedia, cancel: cancel}
 	w.wg.Go(func() { _ = own.Run(run) })
 	w.wg.Go(func() { _ = dispatcher.Run(run, client) })
 	w.wg.Go(func() { callbacks.Run(run) })
@@ -136,6 +142,7 @@ func (w *Worker) Stop(ctx context.Context) error {
 		w.cancel()
 		w.wg.Wait()
 		w.dispatcher.Close()
+		w.windows.Close()
 		w.sender.Close()
 		w.outside.Close()
 		w.err = errors.Join(w.err, w.media())
@@ -175,6 +182,10 @@ func maintain(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg co
 		}
 		if err := forgetCallbacks(ctx, st, cfg); err != nil && ctx.Err() == nil {
 			logger.WarnContext(ctx, "old callbacks were not removed, will be tried again in a minute", "err", err)
+			next = time.Minute
+		}
+		if err := forgetConsent(ctx, st); err != nil && ctx.Err() == nil {
+			logger.WarnContext(ctx, "old suppressions and user ids were not removed, will be tried again in a minute", "err", err)
 			next = time.Minute
 		}
 		if err := mendStranded(ctx, st, jobs, cfg, logger); err != nil && ctx.Err() == nil {

@@ -147,7 +147,7 @@ func TestOwnStatusesAreTold(t *testing.T) {
 	r.accepted(again)
 	r.apply(status(again, "sent"))
 	r.tx(func(tx pgx.Tx) error {
-		_, err := r.store.ApplyStatuses(t.Context(), tx, []store.Status{status(again, "failed")}, func(store.Failure) (bool, time.Duration) { return true, 0 })
+		_, err := r.store.ApplyStatuses(t.Context(), tx, []store.Status{status(again, "failed")}, func(store.Failure) store.NewTry { return store.NewTry{Again: true} })
 		return err
 	})
 

@@ -75,6 +75,7 @@ type Rule struct {
 	Alert           bool          // an operator should know
 	TemplateOff     bool          // the template is disabled
 	ByLink          bool          // Retries and Redos are for media that Meta fetches from a link
+	Fallback        bool          // a template may go instead
 }
 
 // Lookup gives the rule for an error code and its subcode (0 for none): the

@@ -132,6 +132,8 @@ func parseCode(f []string) (row, error) {
 			r.rule.TemplateOff = true
 		case "by_link":
 			r.rule.ByLink = true
+		case "fallback":
+			r.rule.Fallback = true
 		default:
 			p.fail(fmt.Errorf("flag %q is not known", flag))
 		}

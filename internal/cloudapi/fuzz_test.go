@@ -66,7 +66,7 @@ func heard(body []byte) (all []any, err error) {
 			template, _ := TemplateUpdate(c)
 			standing, _ := AccountStanding(c)
 			display, decision, _ := PhoneName(c)
-			all = append(all, c.Field, statuses, Inbound(c), phone, errs, quality, capability, template, UserPreferences(c), standing, display, decision, Alerts(c))
+			all = append(all, c.Field, statuses, Inbound(c), phone, errs, quality, capability, template, UserPreferences(c), InboundCalls(c), standing, display, decision, Alerts(c))
 		}
 	}
 	return all, nil

@@ -24,6 +24,8 @@ type InboundMessage struct {
 	MediaID       string // of an image, audio, video, document or sticker; else empty
 	NewWAID       string // of a system message that says that the user's number, From, is another now; else empty
 	Raw           []byte // the element as it came, part of the body
+	// Said are the texts by which the message may be a keyword.
+	Said []string
 }
 
 // Inbound gives the messages of users in a change, but for elements without an id;
@@ -56,7 +58,7 @@ func Inbound(c Change) []InboundMessage {
 		all = append(all, InboundMessage{
 			PhoneNumberID: phoneID, From: clip(from, maxRecipient), FromUserID: clipped(member(b, "from_user_id"), maxRecipient), GroupID: clip(group, maxRecipient),
 			ID: id, Timestamp: moment(member(b, "timestamp")), Type: kind, MediaID: clip(media, maxWord), Raw: b,
-			NewWAID: clip(newID, maxRecipient),
+			NewWAID: clip(newID, maxRecipient), Said: said(b, kind),
 		})
 		return len(all) < maxInbound
 	})
@@ -145,6 +147,7 @@ func TierLimit(tier string) (n int, unlimited, ok bool) {
 // Preference is what a user wants to get or no longer.
 type Preference struct {
 	WAID     string
+	UserID   string // business-scoped user id; may be empty, as WAID may then
 	Category string // marketing_messages
 	Stop     bool   // else resume
 	At       time.Time
@@ -160,8 +163,9 @@ func UserPreferences(c Change) []Preference {
 	elements(member(c.Value, "user_preferences"), func(b []byte) bool {
 		id, _ := textOrNumber(member(b, "wa_id"))
 		value := strings.ToLower(clipped(member(b, "value"), maxWord))
-		if id != "" && (value == "stop" || value == "resume") {
-			all = append(all, Preference{clip(id, maxRecipient), clipped(member(b, "category"), maxWord), value == "stop", moment(member(b, "timestamp"))})
+		userID := clipped(member(b, "user_id"), maxRecipient)
+		if (id != "" || userID != "") && (value == "stop" || value == "resume") {
+			all = append(all, Preference{clip(id, maxRecipient), userID, clipped(member(b, "category"), maxWord), value == "stop", moment(member(b, "timestamp"))})
 		}
 		return len(all) < maxPreferences
 	})

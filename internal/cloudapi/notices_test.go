@@ -21,7 +21,7 @@ func TestInbound(t *testing.T) {
 	  {"from":"12025550103","id":"wamid.I7","timestamp":"1760000004","type":"system","system":{"type":"customer_identity_changed","wa_id":"12025550104"}},
 	  {"from":"12025550105","id":"wamid.I5","timestamp":"1760000005","type":"sticker","sticker":{"id":12},"image":{"id":"8"}}]}`
 	want := []InboundMessage{
-		{PhoneNumberID: "2001", From: "12025550101", ID: "wamid.I1", Timestamp: time.Unix(1760000001, 0).UTC(), Type: "text"},
+		{PhoneNumberID: "2001", From: "12025550101", ID: "wamid.I1", Timestamp: time.Unix(1760000001, 0).UTC(), Type: "text", Said: []string{"hi"}},
 		{PhoneNumberID: "2001", From: "12025550102", FromUserID: "US.7", ID: "wamid.I2", Timestamp: time.Unix(1760000002, 0).UTC(), Type: "image", MediaID: "9"},
 		{PhoneNumberID: "2001", FromUserID: "US.8", GroupID: "g-1", ID: "wamid.I3", Type: "text"},
 		{PhoneNumberID: "2001", From: "12025550103", ID: "wamid.I4", Timestamp: time.Unix(1760000004, 0).UTC(), Type: "system", NewWAID: "12025550104"},
@@ -128,10 +128,12 @@ func TestUserPreferences(t *testing.T) {
 	 {"wa_id":"12025550101","category":"marketing_messages","value":"stop","timestamp":1760000001},
 	 {"wa_id":12025550102,"category":"marketing_messages","value":"RESUME","timestamp":"1760000002"},
 	 {"wa_id":"12025550103","category":"marketing_messages","value":"pause"},
+	 {"user_id":"US.7","category":"marketing_messages","value":"stop"},
 	 {"category":"marketing_messages","value":"stop"}]}`
 	want := []Preference{
 		{WAID: "12025550101", Category: "marketing_messages", Stop: true, At: time.Unix(1760000001, 0).UTC()},
 		{WAID: "12025550102", Category: "marketing_messages", At: time.Unix(1760000002, 0).UTC()},
+		{UserID: "US.7", Category: "marketing_messages", Stop: true},
 	}
 	if got := UserPreferences(change("user_preferences", value)); !reflect.DeepEqual(got, want) {
 		t.Errorf("\n got %+v\nwant %+v", got, want)

@@ -22,6 +22,7 @@ import (
 
 	"wagate/internal/access"
 	"wagate/internal/callback"
+	"wagate/internal/consent"
 	"wagate/internal/ctl"
 	"wagate/internal/httpapi"
 	"wagate/internal/intake"
@@ -75,13 +76,15 @@ func startWith(t *testing.T, change func(*httpapi.Deps)) *rig {
 	registry := prometheus.NewRegistry()
 	in := intake.New(st, jobs, logger, registry, time.Now)
 	t.Cleanup(in.Close)
+	windows := consent.NewWindows(st)
+	t.Cleanup(windows.Close)
 	bucket := memblob.OpenBucket(nil)
 	t.Cleanup(func() { _ = bucket.Close() })
 	callbacks := callback.NewClient(reach.New(nil, false))
 	t.Cleanup(callbacks.Close)
 	deps := httpapi.Deps{
-		Callbacks: callbacks,
-		Intake:    in, Access: keys, Store: st, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
+		Callbacks: callbacks, Windows: windows,
+		Intake: in, Access: keys, Store: st, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
 		Backlog: func(ctx context.Context, id string) (map[int]int64, error) { return jobs.Backlog(ctx, pool, id) },
 		Logger:  logger, Now: time.Now, Media: media.New(st, bucket, 0, logger),
 	}

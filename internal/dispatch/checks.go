@@ -114,6 +114,7 @@ func (d *Dispatcher) before(ctx context.Context, r *run, now time.Time) (v queue
 		until := msg.SuppressedUntil
 		if until == nil || (msg.ExpiresAt != nil && msg.ExpiresAt.Before(*until)) {
 			o := failed(msg, CodeSuppressed, "recipient", "The recipient gets no marketing messages from this WABA", now)
+			o.ErrorDetails = "Suppressed by: " + msg.SuppressedBy
 			return d.finish(ctx, ending{ref: r.job.Ref(), outcome: o, run: r}), true
 		}
 		return d.park(ctx, r, store.HoldRecipient, msg.User, *until), true
@@ -129,6 +130,9 @@ func (d *Dispatcher) before(ctx context.Context, r *run, now time.Time) (v queue
 	}
 	if msg.Blocked {
 		return d.park(ctx, r, store.HoldOrdering, msg.OrderingKey, time.Time{}), true
+	}
+	if v, ended := d.checkWindow(ctx, r, now); ended {
+		return v, true
 	}
 	if v, done := d.mediaReady(ctx, r); done {
 		return v, true

@@ -52,6 +52,8 @@ type Config struct {
 	IdleClose time.Duration
 	// BackoffMax bounds the pause after a throttle, Meta's own word on its length aside; preset 24 h.
 	BackoffMax time.Duration
+	// WindowsClosed says of customer service windows whether they are known to be closed; nil knows of none.
+	WindowsClosed func(context.Context, []store.WindowAsk) ([]bool, error)
 }
 
 // Dispatcher works the lanes of one process.
@@ -67,6 +69,8 @@ type Dispatcher struct {
 	marks   *batch.Group[store.Mark, bool]
 	ends    *batch.Group[ending, struct{}]
 	reopens *batch.Group[reopening, struct{}]
+	// fallbacks makes messages into their fallback templates.
+	fallbacks *batch.Group[uuid.UUID, bool]
 	// unknowns says of each whether its message waits again.
 	unknowns *batch.Group[ending, bool]
 	// reserves takes places among the unique recipients of portfolios, where those are limited.
@@ -185,13 +189,17 @@ type lane struct {
 	nextTry time.Time // when closing is next tried
 	removed bool      // the phone number was deleted or moved to another WABA
 
-	posts    posts
-	accepts  accepts
-	running  atomic.Int64
-	draining atomic.Bool  // it is being closed
-	slow     atomic.Bool  // its limit is slowRate or less
-	lastWork atomic.Int64 // Unix nanoseconds
-	latency  atomic.Int64 // moving average of a POST, nanoseconds
+	posts   posts
+	accepts accepts
+	// checksWindows says that free-form messages are kept back where the service window is closed; unheard are then the accepts
+	// of which something should be heard.
+	checksWindows atomic.Bool
+	unheard       accepts
+	running       atomic.Int64
+	draining      atomic.Bool  // it is being closed
+	slow          atomic.Bool  // its limit is slowRate or less
+	lastWork      atomic.Int64 // Unix nanoseconds
+	latency       atomic.Int64 // moving average of a POST, nanoseconds
 
 	pairNanos atomic.Int64 // time for one more message to the same recipient; 0: no limit
 	pairBurst atomic.Int64
@@ -235,6 +243,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	d.ends = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond, Every: 20 * time.Millisecond}, d.recordEndings)
 	d.unknowns = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.recordUnknowns)
 	d.reopens = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.recordReopenings)
+	d.fallbacks = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.useFallbacks)
 	d.reserves = batch.New(batch.Config{Max: 500, Linger: time.Millisecond}, d.reserve)
 	d.metaIDs = batch.New(batch.Config{Max: 500, Flushers: 2, Linger: time.Millisecond}, d.lookMetaIDs)
 	return d, nil
@@ -280,6 +289,7 @@ func (d *Dispatcher) Run(ctx context.Context, client *queue.Client) error {
 		}
 		if now.Sub(swept10) >= 10*time.Second {
 			d.attempt(ctx, "sweeping", d.sweep)
+			d.attempt(ctx, "looking for phone numbers that are not heard", d.breakSpans)
 			swept10 = now
 		}
 		select {
@@ -333,6 +343,7 @@ func (d *Dispatcher) Close() {
 	d.reserves.Close()
 	d.marks.Close()
 	d.reopens.Close()
+	d.fallbacks.Close()
 	d.unknowns.Close()
 	d.ends.Close()
 	d.mu.Lock()

@@ -62,6 +62,9 @@ func (d *Dispatcher) ended(ctx context.Context, r *run, out sender.Outcome, bega
 		d.release(ctx, r)
 		hold := d.throttled(ctx, r, out, re, began)
 		return d.reopen(ctx, r, store.Reopen{ID: r.msg.ID, Try: r.try, Event: "try.throttled", Throttle: true, At: now, Code: o.ErrorCode, Reason: o.Reason}, hold, 0, nil)
+	case out.Kind == sender.Refused && re.Fallback:
+		d.release(ctx, r)
+		return d.reopen(ctx, r, store.Reopen{ID: r.msg.ID, Try: r.try, Event: "try.refused", Fallback: true, At: now, Code: o.ErrorCode, Reason: o.ErrorTitle}, nil, 0, nil)
 	case out.Kind == sender.Transient, out.Kind == sender.Refused && re.Message == policy.Again:
 		d.release(ctx, r)
 		return d.transient(ctx, r, out, o, re, began, now)
@@ -120,7 +123,7 @@ func (d *Dispatcher) reaction(r *run, out sender.Outcome, now time.Time, ourMedi
 	re := policy.React(policy.Input{
 		Code: out.Err.Code, Subcode: out.Err.Subcode, HTTPStatus: out.HTTPStatus, Category: r.msg.Category, ByLink: byLink(&r.msg),
 		OurMedia: ourMedia, NoMedia: cloudapi.NoMedia(out.Err.Code, out.Err.Title, out.Err.Message, out.Err.Details),
-		Redos: r.msg.Redos, Throttles: r.msg.Throttles, Retries: r.msg.Retries, ExpiresAt: r.msg.ExpiresAt, Now: now,
+		Redos: r.msg.Redos, Throttles: r.msg.Throttles, Retries: r.msg.Retries, ExpiresAt: r.msg.ExpiresAt, Fallback: r.msg.Fallback, Now: now,
 	})
 	if !re.Known {
 		d.metrics.unknownCodes.Inc()
@@ -182,7 +185,7 @@ func (d *Dispatcher) later(ctx context.Context, job queue.Job, err error) queue.
 
 // suppress keeps that a recipient wants no marketing from the WABA, for good or for a while.
 func (d *Dispatcher) suppress(ctx context.Context, r *run, code int, reason string, d0 time.Duration) {
-	s := store.Suppression{WABAID: r.ln.waba.id, WAID: r.msg.User, Category: "marketing", Reason: reason, Code: code}
+	s := store.Suppression{WABAID: r.ln.waba.id, WAID: r.msg.User, Category: "marketing", Source: store.FromMeta, Reason: reason, Code: code}
 	if d0 > 0 {
 		until := d.cfg.Owner.DBTime(time.Now().Add(d0))
 		s.Until = &until

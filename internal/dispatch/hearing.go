@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"wagate/internal/sender"
+	"wagate/internal/store"
 )
 
 // accepts remembers when a lane's messages were accepted, as coarsely as the question needs: what is the newest whose
@@ -62,6 +63,9 @@ func (a *accepts) holding(template string, now time.Time, every time.Duration) b
 // awaitWebhooks notes that statuses of an accepted message are to come, and whether Meta holds it back.
 func (d *Dispatcher) awaitWebhooks(ctx context.Context, r *run, out sender.Outcome, now time.Time) {
 	r.ln.accepts.add(now, d.cfg.UnknownAfter/2)
+	if r.ln.checksWindows.Load() {
+		r.ln.unheard.add(now, store.HeardLate)
+	}
 	if out.MessageStatus == "" || out.MessageStatus == "accepted" || !r.ln.accepts.holding(r.msg.TemplateName, now, d.cfg.UnknownAfter/2) {
 		return
 	}

@@ -163,6 +163,7 @@ func (d *Dispatcher) setLimits(w *waba, ln *lane, r store.Lane, inbound float64)
 	w.perSecond.Store(r.WABAPerSecond > 0)
 	ln.limit = limiter.Limit{PerSecond: r.PhonePerSecond, Burst: r.PhoneBurst}
 	ln.slow.Store(r.PhonePerSecond > 0 && r.PhonePerSecond <= slowRate)
+	ln.checksWindows.Store(r.ChecksWindows)
 	every := time.Duration(r.PairSeconds * float64(time.Second))
 	ln.pairNanos.Store(int64(every))
 	ln.pairBurst.Store(int64(r.PairBurst))

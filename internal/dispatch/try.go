@@ -46,10 +46,16 @@ func (d *Dispatcher) Handle(ctx context.Context, job queue.Job) queue.Verdict {
 		return v
 	}
 	body := msg.Body
-	if len(r.media) > 0 {
-		body = content.ReplaceMedia(body, r.media)
+	if msg.FallbackUsed {
+		body, err = cloudapi.FallbackBody(msg.Body)
 	}
-	if r.body, err = cloudapi.BuildOutbound(body, cloudapi.Token(msg.ID.String(), r.try), cloudapi.Overrides{}); err != nil {
+	if err == nil {
+		if len(r.media) > 0 {
+			body = content.ReplaceMedia(body, r.media)
+		}
+		r.body, err = cloudapi.BuildOutbound(body, cloudapi.Token(msg.ID.String(), r.try), cloudapi.Overrides{})
+	}
+	if err != nil {
 		d.release(ctx, r)
 		o := failed(&msg, 0, "message", "The stored message is not a JSON object", time.Now())
 		return d.finish(ctx, ending{ref: job.Ref(), outcome: o, run: r})

@@ -30,6 +30,7 @@ const (
 	codeThroughput       = 130429 // too many messages
 	codeNoTemplate       = 132001 // no such template in the language
 	codeServiceDown      = 2
+	codeWindowClosed     = 131047 // outside the customer service window
 	codeAlreadyUsed      = 135000 // a generic error of the request
 )
 
@@ -309,6 +310,9 @@ func graphIntake(err error) error {
 			if code == codeNoTemplate {
 				g.Status = http.StatusNotFound // Meta's own status for it
 			}
+		}
+		if e.Code == "window_closed" {
+			g = graphproxy.BadMessage(http.StatusBadRequest, codeWindowClosed, "Re-engagement message", strings.Join(details, "; "))
 		}
 	case intake.UnknownPhone:
 		return graphproxy.NoObject()

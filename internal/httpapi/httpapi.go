@@ -16,6 +16,7 @@ import (
 
 	"wagate/internal/access"
 	"wagate/internal/callback"
+	"wagate/internal/consent"
 	"wagate/internal/graphproxy"
 	"wagate/internal/intake"
 	"wagate/internal/media"
@@ -43,6 +44,8 @@ type Deps struct {
 	GraphVersion string
 	// Templates reads the templates of a WABA on request; nil means that it cannot be requested.
 	Templates *template.Syncer
+	// Windows tells of customer service windows; nil means that /v1/windows is not there.
+	Windows *consent.Windows
 	// Ready says whether this process can serve: the database answers and its schema is the one of this binary.
 	Ready func(context.Context) error
 	// Backlog counts the jobs in a phone number's lane, by priority 1 to 4, up to queue.BacklogBound of each; nil means that
@@ -169,6 +172,7 @@ func (a *API) routes() {
 	if a.Callbacks != nil {
 		a.callbackRoutes()
 	}
+	a.consentRoutes()
 
 	e.POST("/v1/keys", a.authed(access.Admin, unrestricted(a.postKey)))
 	e.GET("/v1/keys", a.authed(access.Admin, unrestricted(a.listKeys)))

@@ -88,6 +88,7 @@ func (a *API) puttable(ctx context.Context, path, id string) (map[string]json.Ra
 			"app_id": r.AppID, "portfolio_id": r.PortfolioID, "management_calls_per_hour": r.ManagementCallsPerHour,
 			"messages_per_hour": r.MessagesPerHour, "messages_per_second": r.MessagesPerSecond, "burst": r.Burst,
 			"ingress_answer": r.Ingress.Answer, "ingress_wait_seconds": r.Ingress.WaitSeconds, "opaque_as_idempotency_key": r.Ingress.OpaqueIsKey,
+			"opt_out_keywords": r.Keywords.OptOut, "opt_in_keywords": r.Keywords.OptIn,
 		}
 		if r.Name != "" {
 			body["name"] = r.Name

@@ -94,10 +94,10 @@ func readPair(o *form.Object) (*float64, int) {
 	return every, burst
 }
 
-// windowCheck takes what there is: service windows are not looked at yet.
+// windowCheck says whether free-form messages are kept back whose service window is known to be closed.
 func windowCheck(s string) (string, error) {
-	if s != "off" {
-		return "", errors.New("must be off")
+	if s != "off" && s != "enforce" {
+		return "", errors.New("must be off or enforce")
 	}
 	return s, nil
 }

@@ -108,7 +108,11 @@ func fromIntake(e *intake.Error) *problem {
 	case intake.Malformed:
 		return newProblem(http.StatusBadRequest, "malformed", "The body is not JSON.", e.Faults...)
 	case intake.Invalid:
-		return invalid(e.Faults)
+		p := invalid(e.Faults)
+		if e.Code != "" {
+			p.Code = e.Code
+		}
+		return p
 	case intake.UnknownPhone:
 		return newProblem(http.StatusNotFound, "unknown_phone_number", "The phone number is not there, or not this key's.", e.Faults...)
 	case intake.KeyReused:

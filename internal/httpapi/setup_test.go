@@ -22,6 +22,7 @@ import (
 
 	"wagate/internal/access"
 	"wagate/internal/callback"
+	"wagate/internal/consent"
 	"wagate/internal/graphproxy"
 	"wagate/internal/httpapi"
 	"wagate/internal/intake"
@@ -94,6 +95,9 @@ func start(t *testing.T) *gateway {
 	registry := prometheus.NewRegistry()
 	in := intake.New(g.store, jobs, logger, registry, time.Now)
 	t.Cleanup(in.Close)
+	windows := consent.NewWindows(g.store)
+	t.Cleanup(windows.Close)
+	in.CheckWindows(windows.Closed)
 	meta := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { g.meta(w, r) }))
 	graph, err := graphproxy.New(graphproxy.Deps{Store: g.store, Sealer: sealer, Links: sealer, GraphURL: meta.URL, Logger: logger, Registerer: registry, Now: time.Now})
 	if err != nil {
@@ -107,6 +111,7 @@ func start(t *testing.T) *gateway {
 		Intake:    in, Access: g.access, Store: g.store, Sealer: sealer, Ready: pool.Ping, Registerer: registry, Gatherer: registry,
 		Webhook:      http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a bug") }),
 		Graph:        graph,
+		Windows:      windows,
 		GraphVersion: "v24.0",
 		Backlog:      func(context.Context, string) (map[int]int64, error) { return g.backlog, nil },
 		MetricsAllow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Logger: logger, Now: time.Now,

@@ -40,6 +40,7 @@ type messageView struct {
 	Unknown       *unknownView      `json:"unknown"`
 	Pricing       *pricingView      `json:"pricing"`
 	Template      *templateView     `json:"template"`
+	Fallback      *fallbackView     `json:"fallback,omitempty"`
 	Reference     *string           `json:"reference"`
 	Tags          map[string]string `json:"tags"`
 	ResendOf      *uuid.UUID        `json:"resend_of"`
@@ -74,6 +75,15 @@ type templateView struct {
 	Language *string `json:"language"`
 }
 
+// fallbackView is the template that goes where the service window is closed. UsedAt is when it took the place of the message,
+// of type InsteadOf; null while it did not.
+type fallbackView struct {
+	Name      *string    `json:"name"`
+	Language  *string    `json:"language"`
+	UsedAt    *time.Time `json:"used_at"`
+	InsteadOf *string    `json:"instead_of"`
+}
+
 func viewMessage(m store.Message) messageView {
 	v := messageView{
 		ID: m.ID, From: m.PhoneNumberID, WABAID: m.WABAID, To: m.Recipient, Type: m.Type, Status: m.Status, WAMID: m.WAMID, MessageStatus: m.MessageStatus, Tries: m.Tries,
@@ -90,6 +100,9 @@ func viewMessage(m store.Message) messageView {
 	}
 	if m.TemplateName != nil {
 		v.Template = &templateView{m.TemplateName, m.TemplateLanguage}
+	}
+	if m.FallbackTemplate != nil {
+		v.Fallback = &fallbackView{m.FallbackTemplate, m.FallbackLanguage, utc(m.FallbackAt), m.FallbackFrom}
 	}
 	if m.Status == string(message.Unknown) {
 		v.Unknown = &unknownView{utc(m.UnknownAt), m.UnknownReason, utc(m.SettleBy), m.SettleWaits}

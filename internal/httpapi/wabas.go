@@ -28,13 +28,18 @@ type wabaView struct {
 	IngressAnswer          string    `json:"ingress_answer"`
 	IngressWaitSeconds     int       `json:"ingress_wait_seconds"`
 	OpaqueIsKey            bool      `json:"opaque_as_idempotency_key"`
+	OptOutKeywords         byWords   `json:"opt_out_keywords"`
+	OptInKeywords          byWords   `json:"opt_in_keywords"`
 	CreatedAt              time.Time `json:"created_at"`
 	UpdatedAt              time.Time `json:"updated_at"`
 }
 
+// byWords are words by language.
+type byWords map[string][]string
+
 func viewWABA(r store.WABA) wabaView {
 	return wabaView{r.ID, r.Name, r.AppID, r.PortfolioID, r.AccessToken != nil, r.ManagementCallsPerHour, r.MessagesPerHour,
-		r.MessagesPerSecond, r.Burst, r.Ingress.Answer, r.Ingress.WaitSeconds, r.Ingress.OpaqueIsKey, r.CreatedAt.UTC(), r.UpdatedAt.UTC()}
+		r.MessagesPerSecond, r.Burst, r.Ingress.Answer, r.Ingress.WaitSeconds, r.Ingress.OpaqueIsKey, r.Keywords.OptOut, r.Keywords.OptIn, r.CreatedAt.UTC(), r.UpdatedAt.UTC()}
 }
 
 func (a *API) putWABA(c echo.Context, key access.Key) error {
@@ -57,6 +62,8 @@ func (a *API) putWABA(c echo.Context, key access.Key) error {
 		Answer: form.Word(o, "ingress_answer", ingressAnswer), WaitSeconds: o.Count("ingress_wait_seconds", 10, 1, maxIngressWait),
 		OpaqueIsKey: o.Bool("opaque_as_idempotency_key", false),
 	}
+	row.Keywords = store.Keywords{OptOut: readKeywords(o, "opt_out_keywords", &faults), OptIn: readKeywords(o, "opt_in_keywords", &faults)}
+	bothWays(o, row.Keywords)
 	if token := o.Text("access_token", maxSecret); strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		o.Fault("access_token", "must be printable ASCII without spaces")
 	} else if token != "" {

@@ -121,6 +121,14 @@ func (b *backlog) there(phone string) bool {
 	return l != nil && !l.readAt.IsZero()
 }
 
+// checksWindows says whether a phone number asked for its service windows to be looked at, when it was looked at last.
+func (b *backlog) checksWindows(phone string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.lanes[phone]
+	return l != nil && l.ChecksWindows
+}
+
 // gone makes a phone number one that has to be looked at.
 func (b *backlog) gone(phone string) {
 	b.mu.Lock()

@@ -54,7 +54,8 @@ type options struct {
 	orderingWait   float64 // seconds
 	sendWindow     string  // compact JSON
 	api            string  // empty for messages
-	late           bool    // expires_at has passed, or does before the window opens
+	fallback       fallback
+	late           bool // expires_at has passed, or does before the window opens
 }
 
 // asked is what a request says of how its message is to be treated, apart from what follows from it.
@@ -113,6 +114,7 @@ func checkAsked(r Request, now time.Time, callbacks *reach.Rules) (store.NewMess
 	var o options
 	if read.Gateway != nil && string(read.Gateway) != "null" {
 		o = readOptions(read.Gateway, number, now, callbacks, &faults)
+		refuseBoth(read.Type, o.fallback, &faults)
 	}
 	if r.API != "" {
 		if o.api != "" && o.api != r.API {
@@ -149,7 +151,8 @@ func checkAsked(r Request, now time.Time, callbacks *reach.Rules) (store.NewMess
 		Opaque: read.Opaque, Reference: o.reference, OrderingKey: o.orderingKey, OrderingAfter: o.orderingAfter,
 		OrderingSeconds: o.orderingWait, CallbackURL: o.callbackURL,
 		API: o.api, SendWindow: o.sendWindow, SendAt: o.sendAt, ExpiresAt: o.expiresAt, Body: read.Body,
-		Media: media.unique(),
+		Media:            media.unique(),
+		FallbackTemplate: o.fallback.name, FallbackLanguage: o.fallback.language, FallbackCategory: o.fallback.category,
 	}
 	if key != "" {
 		sum := sha256.Sum256(m.Body)
@@ -223,6 +226,7 @@ func readOptions(raw []byte, number string, now time.Time, callbacks *reach.Rule
 	if window := g.Object("send_window"); window != nil {
 		o.sendWindow = readWindow(window, number)
 	}
+	o.fallback = readFallback(g.Raw("fallback_template"), faults)
 	g.End()
 
 	if o.sendAt.After(now.Add(MaxSendAhead)) {

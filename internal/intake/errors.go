@@ -33,7 +33,7 @@ type Error struct {
 	Kind   Kind
 	Faults []cloudapi.Fault
 	// Code is a word for what stands against a Busy request: would_expire, phone_backlog_full, key_backlog_full or
-	// day_limit_reached.
+	// day_limit_reached; and window_closed for an Invalid one that came too late for its service window.
 	Code string
 	// RetryAfter is how long to wait before another attempt; only for Unavailable and Busy.
 	RetryAfter time.Duration
@@ -41,7 +41,7 @@ type Error struct {
 	Err error
 
 	// late says that the only fault is that expires_at has passed, or does before the send_window opens, or that what is known of
-	// the template stands against the message: the same request may have been fine before.
+	// the template or of the service window stands against the message: the same request may have been fine before.
 	late bool
 }
 

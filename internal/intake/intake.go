@@ -97,6 +97,8 @@ type Intake struct {
 	direct chan struct{}
 
 	templates Templates // nil: nothing is known of any
+	// windowsClosed says which service windows are known to be closed; nil knows of none.
+	windowsClosed func(context.Context, []store.WindowAsk) ([]bool, error)
 
 	turns    *turns
 	backlog  *backlog
@@ -163,6 +165,12 @@ func (in *Intake) Check(ctx context.Context, r Request) error {
 	if refused := in.template(ctx, &m, a); refused != nil {
 		return refused
 	}
+	if refused, err = in.window(ctx, &m); err != nil {
+		return err
+	}
+	if refused != nil {
+		return refused
+	}
 	if _, _, refused := in.admit(ctx, r.Caller, &m, false); refused != nil {
 		return refused
 	}
@@ -214,6 +222,12 @@ func (in *Intake) Accept(ctx context.Context, r Request) (Accepted, error) {
 	if refused := in.template(ctx, &m, a); refused != nil {
 		return in.refuse(ctx, &m, refused)
 	}
+	if refused, err = in.window(ctx, &m); err != nil {
+		return in.answer(&m, store.Acceptance{}, time.Time{}, err)
+	}
+	if refused != nil {
+		return in.refuse(ctx, &m, refused)
+	}
 	kept, at, refused := in.admit(ctx, r.Caller, &m, true)
 	if refused != nil {
 		return in.refuse(ctx, &m, refused)
@@ -249,6 +263,9 @@ func (in *Intake) AcceptMany(ctx context.Context, requests []Request) []Result {
 	}
 	if err := in.see(ctx, ids, callers); err != nil {
 		lookErr = err
+	}
+	if lookErr == nil {
+		lookErr = in.refuseShut(ctx, requests, messages, refused)
 	}
 	templatesSince := in.prepareTemplates(ctx, messages)
 	var good []int

@@ -20,6 +20,7 @@ type Input struct {
 	ByLink    bool       // Meta fetches its media from an address
 	OurMedia  bool       // it has media of ours that were not put up once more for its sake yet
 	NoMedia   bool       // the error's text says that Meta has no media under the id it was given
+	Fallback  bool       // it has a fallback template that was not used
 	Redos     int        // new tries that failed webhooks have cost it so far
 	Throttles int        // throttle answers it has had so far
 	Retries   int        // tries that answers other than throttles have cost it so far
@@ -61,6 +62,8 @@ type Reaction struct {
 	// where the pause says all there is to say.
 	Wait time.Duration
 	Free bool // Again is owed to a limit, and costs the message no retry
+	// Fallback says that the new try is the message's fallback template.
+	Fallback bool
 	// Slow asks to halve the rate in force of Scope; SlowIfPerSecond only where the
 	// scope has a rate per second (an hourly budget pauses instead).
 	Slow, SlowIfPerSecond bool
@@ -106,6 +109,10 @@ func React(in Input) Reaction {
 		re.Pause = &Pause{Base: rule.Pause, Limit: rule.PauseMax, Least: rule.Wait, UntilLifted: rule.UntilLifted}
 	}
 	re.Refresh = refreshes(in, rule)
+	if rule.Fallback && in.Fallback && rule.End == cloudapi.EndRefused && inTime(in, rule) {
+		re.Message, re.Fallback = Again, true
+		return re
+	}
 	if re.Message = fate(in, rule); re.Message != Again {
 		return re
 	}

@@ -404,3 +404,26 @@ func TestOnlyMediaOfOursAreRefreshed(t *testing.T) {
 		}
 	}
 }
+
+// A message with a fallback template that was not used gets one new try for want of a service window, and for nothing else.
+func TestAFallbackIsOneNewTry(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	past := now.Add(-time.Second)
+	for _, c := range []struct {
+		in   Input
+		want bool
+	}{
+		{Input{Code: 131047, HTTPStatus: 400, Fallback: true}, true},
+		{Input{Code: 131047, Webhook: true, Fallback: true, Redos: 3}, true},
+		{Input{Code: 131047, HTTPStatus: 400}, false},
+		{Input{Code: 131047, HTTPStatus: 400, Fallback: true, ExpiresAt: &past}, false},
+		{Input{Code: 131026, HTTPStatus: 400, Fallback: true}, false},
+		{Input{Code: 130429, HTTPStatus: 400, Fallback: true}, false},
+	} {
+		c.in.Now = now
+		re := React(c.in)
+		if re.Fallback != c.want || (c.want && (re.Message != Again || re.Free)) {
+			t.Errorf("%+v: %+v, want %v", c.in, re, c.want)
+		}
+	}
+}

@@ -43,8 +43,13 @@ type NewMessage struct {
 	SendWindow      string // a JSON object
 	SendAt          time.Time
 	ExpiresAt       time.Time
-	Body            []byte
-	CreatedAt       time.Time
+	// FallbackTemplate, FallbackLanguage and FallbackCategory are of the template that goes where the service window is closed;
+	// it stands in the body, as gateway.fallback_template.
+	FallbackTemplate string
+	FallbackLanguage string
+	FallbackCategory string
+	Body             []byte
+	CreatedAt        time.Time
 	// Media are those that it names by our ids.
 	Media []uuid.UUID
 }
@@ -237,6 +242,7 @@ func insertMessages(ctx context.Context, tx pgx.Tx, messages []*NewMessage) erro
 	templates, languages, references, tags := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	orderingKeys, callbacks, opaques, windows := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	orderingAfter, orderingSeconds, apis := make([]string, n), make([]float64, n), make([]string, n)
+	fallbacks, fallbackLanguages, fallbackCategories := make([]string, n), make([]string, n), make([]string, n)
 	sendAt, expiresAt, bodies, created := make([]*time.Time, n), make([]*time.Time, n), make([][]byte, n), make([]time.Time, n)
 	for i, m := range messages {
 		ids[i], phones[i], recipients[i], types[i] = m.ID, m.PhoneNumberID, m.Recipient, m.Type
@@ -245,6 +251,7 @@ func insertMessages(ctx context.Context, tx pgx.Tx, messages []*NewMessage) erro
 		orderingKeys[i], callbacks[i], opaques[i], windows[i] = m.OrderingKey, m.CallbackURL, m.Opaque, m.SendWindow
 		orderingAfter[i], orderingSeconds[i], apis[i] = m.OrderingAfter, m.OrderingSeconds, m.API
 		bodies[i], created[i] = m.Body, m.CreatedAt
+		fallbacks[i], fallbackLanguages[i], fallbackCategories[i] = m.FallbackTemplate, m.FallbackLanguage, m.FallbackCategory
 		if m.KeyID != uuid.Nil {
 			keyIDs[i] = &m.KeyID
 		}
@@ -262,19 +269,24 @@ func insertMessages(ctx context.Context, tx pgx.Tx, messages []*NewMessage) erro
 	tag, err := tx.Exec(ctx, `
 		INSERT INTO messages (id, phone_number_id, waba_id, key_id, recipient, type, priority, category, on_unknown, template_name,
 			template_language, reference, tags, ordering_key, callback_url, opaque, send_window, send_at, expires_at, body, created_at,
-			ordering_after, ordering_seconds, api, callback_endpoint)
+			ordering_after, ordering_seconds, api, callback_endpoint,
+			fallback_template, fallback_language, fallback_category)
 		SELECT u.id, p.phone_number_id, p.waba_id, u.key_id, u.recipient, u.type, u.priority, nullif(u.category, ''), u.on_unknown,
 			nullif(u.template, ''), nullif(u.language, ''), nullif(u.reference, ''), nullif(u.tags, '')::jsonb, nullif(u.ordering_key, ''),
 			nullif(u.callback_url, ''), nullif(u.opaque, ''), nullif(u.send_window, '')::jsonb, u.send_at, u.expires_at, u.body, u.created_at,
-			nullif(u.ordering_after, ''), nullif(u.ordering_seconds, 0), nullif(u.api, ''), u.callback_endpoint
+			nullif(u.ordering_after, ''), nullif(u.ordering_seconds, 0), nullif(u.api, ''), u.callback_endpoint,
+			nullif(u.fallback, ''), nullif(u.fallback_language, ''), nullif(u.fallback_category, '')
 		FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::text[], $6::smallint[], $7::text[], $8::text[], $9::text[], $10::text[],
 		            $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::timestamptz[], $18::timestamptz[],
-		            $19::bytea[], $20::timestamptz[], $21::text[], $22::double precision[], $23::text[], $24::uuid[])
+		            $19::bytea[], $20::timestamptz[], $21::text[], $22::double precision[], $23::text[], $24::uuid[],
+		            $25::text[], $26::text[], $27::text[])
 		     AS u(id, phone, key_id, recipient, type, priority, category, on_unknown, template, language, reference, tags, ordering_key,
-		          callback_url, opaque, send_window, send_at, expires_at, body, created_at, ordering_after, ordering_seconds, api, callback_endpoint)
+		          callback_url, opaque, send_window, send_at, expires_at, body, created_at, ordering_after, ordering_seconds, api, callback_endpoint,
+		          fallback, fallback_language, fallback_category)
 		JOIN phone_numbers p ON p.phone_number_id = u.phone`,
 		ids, phones, keyIDs, recipients, types, priorities, categories, onUnknown, templates, languages, references, tags, orderingKeys,
-		callbacks, opaques, windows, sendAt, expiresAt, bodies, created, orderingAfter, orderingSeconds, apis, endpoints)
+		callbacks, opaques, windows, sendAt, expiresAt, bodies, created, orderingAfter, orderingSeconds, apis, endpoints,
+		fallbacks, fallbackLanguages, fallbackCategories)
 	if err != nil {
 		return fmt.Errorf("inserting %d messages: %w", n, err)
 	}

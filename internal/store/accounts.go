@@ -45,6 +45,7 @@ type WABA struct {
 	MessagesPerSecond      *float64
 	Burst                  int
 	Ingress                Ingress
+	Keywords               Keywords
 	CreatedAt              time.Time
 	UpdatedAt              time.Time
 }
@@ -160,6 +161,9 @@ func (s *Store) PutWABA(ctx context.Context, w WABA, app *App) error {
 		if err != nil {
 			return fmt.Errorf("storing WABA %s: %w", w.ID, constraint(err, false))
 		}
+		if err := putKeywords(ctx, tx, w.ID, w.Keywords); err != nil {
+			return err
+		}
 		if len(w.AccessToken) > 0 {
 			// A token is what an operator mends a refused one with: the codes of scope token. A rate limit's pause stays.
 			if _, err := tx.Exec(ctx, `DELETE FROM pauses WHERE scope = 'waba' AND value = $1::text AND source = 'throttle'
@@ -183,9 +187,12 @@ func (s *Store) WABAs(ctx context.Context) ([]WABA, error) { return s.wabas(ctx,
 func (s *Store) wabas(ctx context.Context, id *string) ([]WABA, error) {
 	return collect(ctx, s.pool, "WABAs", func(r pgx.CollectableRow) (w WABA, err error) {
 		return w, r.Scan(&w.ID, &w.Name, &w.AppID, &w.PortfolioID, &w.AccessToken, &w.ManagementCallsPerHour, &w.MessagesPerHour,
-			&w.MessagesPerSecond, &w.Burst, &w.Ingress.Answer, &w.Ingress.WaitSeconds, &w.Ingress.OpaqueIsKey, &w.CreatedAt, &w.UpdatedAt)
+			&w.MessagesPerSecond, &w.Burst, &w.Ingress.Answer, &w.Ingress.WaitSeconds, &w.Ingress.OpaqueIsKey, &w.Keywords.OptOut, &w.Keywords.OptIn,
+			&w.CreatedAt, &w.UpdatedAt)
 	}, `SELECT waba_id, name, app_id, portfolio_id, access_token, management_calls_per_hour, messages_per_hour,
-			messages_per_second, burst, ingress_answer, ingress_wait_seconds, opaque_as_idempotency_key, created_at, updated_at FROM wabas
+			messages_per_second, burst, ingress_answer, ingress_wait_seconds, opaque_as_idempotency_key,
+			coalesce(k.opt_out, '{}'), coalesce(k.opt_in, '{}'), created_at, updated_at
+		FROM wabas LEFT JOIN waba_keywords k USING (waba_id)
 		WHERE $1::text IS NULL OR waba_id = $1::text ORDER BY waba_id`, id)
 }
 

@@ -46,6 +46,8 @@ type LaneBacklog struct {
 	PerSecond float64
 	// MaxBacklog is 0 for none.
 	MaxBacklog int64
+	// ChecksWindows says that free-form messages are refused where the service window is known to be closed.
+	ChecksWindows bool
 }
 
 // Backlogs is how counts stand. A phone number that is not there is not in Lanes; a key or day without a row counts 0.
@@ -137,12 +139,12 @@ func (a *Arrivals) seeLanes(b *pgx.Batch, out map[string]LaneBacklog) {
 	}
 	b.Queue(`
 		SELECT p.phone_number_id, coalesce(l.urgent, 0), coalesce(l.high, 0), coalesce(l.normal, 0), coalesce(l.low, 0),
-		       l.published_at IS NOT NULL, coalesce(l.per_second, 0), coalesce(p.max_backlog, 0)
+		       l.published_at IS NOT NULL, coalesce(l.per_second, 0), coalesce(p.max_backlog, 0), p.window_check = 'enforce'
 		FROM phone_numbers p LEFT JOIN lane_stats l ON l.phone_number_id = p.phone_number_id
 		WHERE p.phone_number_id = ANY($1::text[])`, phones).Query(func(rows pgx.Rows) error {
 		var phone string
 		var l LaneBacklog
-		_, err := pgx.ForEachRow(rows, []any{&phone, &l.Waiting[0], &l.Waiting[1], &l.Waiting[2], &l.Waiting[3], &l.Rated, &l.PerSecond, &l.MaxBacklog},
+		_, err := pgx.ForEachRow(rows, []any{&phone, &l.Waiting[0], &l.Waiting[1], &l.Waiting[2], &l.Waiting[3], &l.Rated, &l.PerSecond, &l.MaxBacklog, &l.ChecksWindows},
 			func() error { out[phone] = l; return nil })
 		return err
 	})

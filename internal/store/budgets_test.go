@@ -245,9 +245,16 @@ func TestWindows(t *testing.T) {
 	inTx(t, s, func(tx pgx.Tx) error { return s.OpenWindows(t.Context(), tx, nil) })
 	open := func() map[string]time.Time {
 		t.Helper()
-		got, err := s.WindowsOf(t.Context(), "200", []string{"1", "2", "3", "4"})
+		asks := []store.WindowAsk{{"200", "1"}, {"200", "2"}, {"200", "3"}, {"200", "4"}}
+		evidence, err := s.WindowEvidence(t.Context(), asks)
 		if err != nil {
 			t.Fatal(err)
+		}
+		got := map[string]time.Time{}
+		for i, e := range evidence {
+			if !e.Until.IsZero() {
+				got[asks[i].Recipient] = e.Until
+			}
 		}
 		return got
 	}

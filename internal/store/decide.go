@@ -183,12 +183,13 @@ func (s *Store) resend(ctx context.Context, tx pgx.Tx, r Resend) (Acceptance, Ag
 	err = tx.QueryRow(ctx, `
 		INSERT INTO messages (id, phone_number_id, waba_id, key_id, recipient, type, priority, category, on_unknown, template_name,
 			template_language, reference, tags, ordering_key, callback_url, opaque, send_window, send_at, expires_at, resend_of, body, created_at,
-			ordering_after, ordering_seconds, api, callback_endpoint)
+			ordering_after, ordering_seconds, api, callback_endpoint, fallback_template, fallback_language, fallback_category, fallback_from, fallback_at)
 		SELECT $2::uuid, p.phone_number_id, p.waba_id, $3::uuid, m.recipient, m.type, m.priority, m.category, m.on_unknown, m.template_name,
 			m.template_language, m.reference, m.tags, m.ordering_key, m.callback_url, m.opaque, m.send_window,
 			CASE WHEN m.send_at > $4::timestamptz THEN m.send_at END,
 			CASE WHEN m.expires_at > $4::timestamptz THEN m.expires_at ELSE $4::timestamptz + (m.expires_at - greatest(m.created_at, m.send_at)) END,
-			m.id, m.body, $4::timestamptz, m.ordering_after, m.ordering_seconds, m.api, m.callback_endpoint
+			m.id, m.body, $4::timestamptz, m.ordering_after, m.ordering_seconds, m.api, m.callback_endpoint,
+			m.fallback_template, m.fallback_language, m.fallback_category, m.fallback_from, m.fallback_at
 		FROM messages m JOIN phone_numbers p ON p.phone_number_id = m.phone_number_id
 		WHERE m.id = $1::uuid
 		RETURNING phone_number_id, priority, send_at, coalesce(send_window::text, '')`, r.Of, r.ID, keyID, r.CreatedAt).

@@ -30,6 +30,8 @@ type Lane struct {
 	// PortfolioID and PortfolioLimit are of the portfolio's unique recipients a day; 0 means no limit.
 	PortfolioID    string
 	PortfolioLimit int
+	// ChecksWindows says that free-form messages are kept back where the service window is known to be closed.
+	ChecksWindows bool
 }
 
 // Lanes lists the phone numbers of the given WABAs.
@@ -37,7 +39,8 @@ func (s *Store) Lanes(ctx context.Context, wabaIDs []string) ([]Lane, error) {
 	rows, err := s.pool.Query(ctx, `
 		SELECT w.waba_id, p.phone_number_id, coalesce(w.app_id, ''), a.calls_per_hour IS NOT NULL, w.access_token,
 		       coalesce(w.messages_per_second, 0), w.burst, coalesce(p.messages_per_second, 0), p.burst, coalesce(w.messages_per_hour, 0),
-		       coalesce(p.pair_seconds, 0), p.pair_burst, coalesce(w.portfolio_id, ''), coalesce(f.unique_recipients_per_day, 0)
+		       coalesce(p.pair_seconds, 0), p.pair_burst, coalesce(w.portfolio_id, ''), coalesce(f.unique_recipients_per_day, 0),
+		       p.window_check = 'enforce'
 		FROM wabas w JOIN phone_numbers p ON p.waba_id = w.waba_id
 		LEFT JOIN apps a ON a.app_id = w.app_id
 		LEFT JOIN portfolios f ON f.portfolio_id = w.portfolio_id

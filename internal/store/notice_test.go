@@ -1,9 +1,7 @@
 package store
 
 import (
-	"slices"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -40,60 +38,6 @@ func TestAThrottlesLevelIsForgottenInAnHour(t *testing.T) {
 		})
 		if err != nil {
 			t.Fatal(err)
-		}
-	}
-}
-
-func TestSuppressions(t *testing.T) {
-	pool := pgtest.New(t)
-	s := New(pool)
-	day, week := time.Now().Add(24*time.Hour), time.Now().Add(7*24*time.Hour)
-	put := func(set ...Suppression) {
-		t.Helper()
-		if err := s.InTx(t.Context(), func(tx pgx.Tx) error { return s.PutSuppressions(t.Context(), tx, set) }); err != nil {
-			t.Fatal(err)
-		}
-	}
-	kept := func() []string {
-		t.Helper()
-		return scalarList(t, pool, `SELECT waba_id || ' ' || wa_id || ' ' || reason FROM suppressions ORDER BY waba_id, wa_id`)
-	}
-	put(Suppression{"100", "1", "marketing", &day, "cap", 131049}, Suppression{"100", "1", "marketing", &week, "longer", 131049}, Suppression{"101", "1", "marketing", nil, "stop", 0})
-	if got := kept(); !slices.Equal(got, []string{"100 1 longer", "101 1 stop"}) {
-		t.Errorf("%v", got)
-	}
-	put(Suppression{"100", "1", "marketing", &day, "shorter", 131049}, Suppression{"101", "1", "marketing", &week, "cap", 131049})
-	if got := kept(); !slices.Equal(got, []string{"100 1 longer", "101 1 stop"}) {
-		t.Errorf("made shorter: %v", got)
-	}
-	err := s.InTx(t.Context(), func(tx pgx.Tx) error {
-		for _, want := range []int64{1, 0} {
-			if n, err := s.DropSuppressions(t.Context(), tx, "101", "marketing", []string{"1", "2"}); err != nil || n != want {
-				t.Errorf("%d removed, %v, want %d", n, err, want)
-			}
-		}
-		_, err := s.DropSuppressions(t.Context(), tx, "100", "marketing", nil)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := kept(); !slices.Equal(got, []string{"100 1 longer"}) {
-		t.Errorf("after the removal: %v", got)
-	}
-	past := time.Now().Add(-time.Hour)
-	put(Suppression{"100", "2", "marketing", &past, "over", 131049}, Suppression{"100", "3", "marketing", nil, "stop", 0})
-	for after, want := range map[string][]string{"": {"1", "3"}, "1": {"3"}, "3": {}} {
-		all, err := s.ListSuppressions(t.Context(), "100", after, 2)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got := []string{}
-		for _, x := range all {
-			got = append(got, x.WAID)
-		}
-		if !slices.Equal(got, want) {
-			t.Errorf("after %q: %v, want %v", after, got, want)
 		}
 	}
 }

@@ -176,10 +176,12 @@ func (o *Outcome) detail() map[string]any {
 type Reopen struct {
 	ID  uuid.UUID
 	Try int
-	// Event is try.throttled, try.transient or try.unsent; Retry and Throttle say which count it adds to.
+	// Event is try.throttled, try.transient, try.refused or try.unsent; Retry and Throttle say which count it adds to.
 	Event    string
 	Retry    bool
 	Throttle bool
+	// Fallback makes the message into its fallback template.
+	Fallback bool
 	// MarkedBy and Epoch say whose try it is, where the number alone does not: a worker whose mark failed, so that nobody
 	// knows whether it was made, must not clear that of the next owner. Empty and 0 stand for any.
 	MarkedBy string
@@ -238,11 +240,19 @@ func (s *Store) ReopenTries(ctx context.Context, tx pgx.Tx, set []Reopen) (orpha
 		return nil, fmt.Errorf("reopening %d tries: %w", n, err)
 	}
 	events := make([]Event, 0, n)
+	var fallbacks []uuid.UUID
 	for _, r := range set {
 		if r.Event != "" && ours[r.ID] {
 			o := Outcome{ErrorCode: r.Code, Reason: r.Reason}
 			events = append(events, Event{MessageID: r.ID, Kind: r.Event, Try: r.Try, At: r.At, Detail: o.detail()})
 		}
+		if r.Fallback && ours[r.ID] {
+			fallbacks = append(fallbacks, r.ID)
+		}
 	}
-	return orphans, s.InsertEvents(ctx, tx, events)
+	if err := s.InsertEvents(ctx, tx, events); err != nil {
+		return nil, err
+	}
+	_, err = s.UseFallbacks(ctx, tx, fallbacks, FallbackRefused, time.Now())
+	return orphans, err
 }

@@ -55,6 +55,12 @@ type Message struct {
 	PricingModel    *string
 	PricingType     *string
 	PricingCategory *string
+	// FallbackTemplate, FallbackLanguage are of the template that goes where the service window is closed; FallbackAt is when it
+	// took the place of the message, FallbackFrom the type before. Nil without one, or while it did not.
+	FallbackTemplate *string
+	FallbackLanguage *string
+	FallbackFrom     *string
+	FallbackAt       *time.Time
 	// Held is the pause that covers a waiting message, the one that ends last; nil when none does.
 	Held *Held
 	// Hold is what a waiting message waits for of its own; nil when it has its job.
@@ -90,7 +96,7 @@ const messageColumns = `
 	m.template_language, m.reference, m.tags, m.api, m.send_at, m.expires_at, m.resend_of, m.created_at, m.try, m.wamid, m.message_status,
 	m.accepted_at, m.sent_at, m.delivered_at, m.read_at, m.played_at, m.failed_at, m.unknown_at, m.unknown_reason, m.settle_by, m.settle_waits,
 	m.error_code, m.error_subcode, m.error_title, m.error_details, m.error_scope, m.pricing_billable, m.pricing_model,
-	m.pricing_type, m.pricing_category, h.scope, h.value, h.reason, h.until, w.kind, w.value, w.until, w.since,
+	m.pricing_type, m.pricing_category, m.fallback_template, m.fallback_language, m.fallback_from, m.fallback_at, h.scope, h.value, h.reason, h.until, w.kind, w.value, w.until, w.since,
 	` + laneColumns + `,
 	CASE WHEN l.published_at IS NULL THEN 0 ELSE (
 		SELECT count(*) FROM phone_numbers q JOIN lane_stats s ON s.phone_number_id = q.phone_number_id
@@ -133,7 +139,7 @@ func scanMessage(r pgx.CollectableRow) (m Message, err error) {
 		&m.TemplateLanguage, &m.Reference, &m.Tags, &m.API, &m.SendAt, &m.ExpiresAt, &m.ResendOf, &m.CreatedAt, &m.Tries, &m.WAMID, &m.MessageStatus,
 		&m.AcceptedAt, &m.SentAt, &m.DeliveredAt, &m.ReadAt, &m.PlayedAt, &m.FailedAt, &m.UnknownAt, &m.UnknownReason, &m.SettleBy, &m.SettleWaits,
 		&m.ErrorCode, &m.ErrorSubcode, &m.ErrorTitle, &m.ErrorDetails, &m.ErrorScope, &m.PricingBillable, &m.PricingModel,
-		&m.PricingType, &m.PricingCategory, &scope, &value, &reason, &until, &kind, &cause, &holdUntil, &holdSince,
+		&m.PricingType, &m.PricingCategory, &m.FallbackTemplate, &m.FallbackLanguage, &m.FallbackFrom, &m.FallbackAt, &scope, &value, &reason, &until, &kind, &cause, &holdUntil, &holdSince,
 		&lane.AppID, &lane.Waiting[0], &lane.Waiting[1], &lane.Waiting[2], &lane.Waiting[3], &lane.PerSecond, &lane.State, &lane.WorkerID, &lane.PublishedAt, &lane.Fresh, &m.BusyLanes, &m.SeenAt)
 	if scope != nil {
 		m.Held = &Held{Scope: *scope, Value: *value, Reason: *reason, Until: until}

@@ -34,23 +34,32 @@ type Failure struct {
 	Throttles int
 	Retries   int
 	ExpiresAt *time.Time
-	Error     StatusError
+	// Fallback says that the message has a fallback template that is not used.
+	Fallback bool
+	Error    StatusError
 	// At is when Meta says that it failed.
 	At  time.Time
 	try int
 }
 
+// NewTry is what is decided of a failure: whether the message is sent again, how long it waits at least, and whether it is its
+// fallback template that goes.
+type NewTry struct {
+	Again    bool
+	Wait     time.Duration
+	Fallback bool
+}
+
 // Redo is a message that is sent again after a failure.
 type Redo struct {
 	Failure
-	// Wait is how long it waits at least.
-	Wait time.Duration
+	NewTry
 	// Waits says that it waits already, and has its job: a deadline or an operator had let it be tried again.
 	Waits bool
 }
 
 // decideFailures asks, for each message that fails by the set, whether it is sent again.
-func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*statusChange, decide func(Failure) (bool, time.Duration), applied *Applied) error {
+func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*statusChange, decide func(Failure) NewTry, applied *Applied) error {
 	ids := make([]uuid.UUID, len(failing))
 	for i, c := range failing {
 		ids[i] = c.id
@@ -60,7 +69,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 		SELECT m.id, m.phone_number_id, m.waba_id, m.recipient, `+userKey+`, coalesce(m.category, ''), coalesce(m.template_name, ''),
 		       coalesce(m.template_language, ''), m.priority, CASE WHEN m.type = 'interactive' THEN m.body END,
 		       m.type NOT IN ('text', 'reaction', 'location', 'contacts') AND position('"link":"'::bytea IN coalesce(m.body, ''::bytea)) > 0,
-		       m.redos, m.throttles, m.retries, m.expires_at,
+		       m.redos, m.throttles, m.retries, m.expires_at, m.fallback_template IS NOT NULL AND m.fallback_at IS NULL,
 		       EXISTS (SELECT FROM media_uses u WHERE u.message_id = m.id AND NOT u.renewed), coalesce(m.accepted_at, m.sent_at, '0001-01-01Z'::timestamptz)
 		FROM messages m
 		WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid`, ids, lo, hi)
@@ -70,7 +79,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 	found := make(map[uuid.UUID]Failure, len(ids))
 	var f Failure
 	_, err = pgx.ForEachRow(rows, []any{&f.ID, &f.PhoneNumberID, &f.WABAID, &f.Recipient, &f.User, &f.Category, &f.TemplateName, &f.TemplateLanguage,
-		&f.Priority, &f.FlowBody, &f.ByLink, &f.Redos, &f.Throttles, &f.Retries, &f.ExpiresAt, &f.OurMedia, &f.TriedAt}, func() error {
+		&f.Priority, &f.FlowBody, &f.ByLink, &f.Redos, &f.Throttles, &f.Retries, &f.ExpiresAt, &f.Fallback, &f.OurMedia, &f.TriedAt}, func() error {
 		found[f.ID] = f
 		f = Failure{}
 		return nil
@@ -92,13 +101,13 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 			f.User = waID
 		}
 		f.Error, f.At, f.try = *c.failure, c.failing.At, c.row.try
-		again, wait := false, time.Duration(0)
+		var next NewTry
 		waits := c.row.status == message.Queued
 		if decide != nil && (c.open() || waits) {
-			again, wait = decide(f)
+			next = decide(f)
 		}
 		switch {
-		case !again:
+		case !next.Again:
 		case c.unanswered():
 			// The answer to the try is still to be recorded, and would take the message for accepted.
 			c.early = true
@@ -107,7 +116,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 			c.redo = true
 			c.status, c.failed, c.settled = message.Queued, false, true
 			delete(c.at, message.Failed)
-			applied.Redos = append(applied.Redos, Redo{f, wait, waits})
+			applied.Redos = append(applied.Redos, Redo{f, next, waits})
 		}
 		applied.Failures = append(applied.Failures, f)
 	}
@@ -151,5 +160,15 @@ func (s *Store) recordRedos(ctx context.Context, tx pgx.Tx, redos []Redo) error 
 	if err != nil {
 		return fmt.Errorf("letting %d failed messages wait again: %w", len(ids), err)
 	}
-	return s.InsertEvents(ctx, tx, events)
+	if err := s.InsertEvents(ctx, tx, events); err != nil {
+		return err
+	}
+	var fallbacks []uuid.UUID
+	for _, r := range redos {
+		if r.NewTry.Fallback {
+			fallbacks = append(fallbacks, r.ID)
+		}
+	}
+	_, err = s.UseFallbacks(ctx, tx, fallbacks, FallbackRefused, now)
+	return err
 }

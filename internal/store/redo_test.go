@@ -16,7 +16,7 @@ import (
 )
 
 // again lets every failure have one new try, as the code table does for 131000.
-func again(f Failure) (bool, time.Duration) { return f.Redos == 0, time.Minute }
+func again(f Failure) NewTry { return NewTry{Again: f.Redos == 0, Wait: time.Minute} }
 
 func applyAgain(ctx context.Context, t rapid.TB, pool *pgxpool.Pool, set ...Status) (applied Applied) {
 	t.Helper()

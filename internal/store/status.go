@@ -101,7 +101,7 @@ type statusRow struct {
 //
 // decide says of a failure whether its message is sent again; nil never does. Such a message waits again, and of the tries
 // up to the failed one only what proves a delivery counts from then on.
-func (s *Store) ApplyStatuses(ctx context.Context, tx pgx.Tx, set []Status, decide func(Failure) (again bool, wait time.Duration)) (Applied, error) {
+func (s *Store) ApplyStatuses(ctx context.Context, tx pgx.Tx, set []Status, decide func(Failure) NewTry) (Applied, error) {
 	var applied Applied
 	if len(set) == 0 {
 		return applied, nil

@@ -22,7 +22,10 @@ var base = time.Now().UTC().Truncate(time.Second)
 func putMessage(t *testing.T, pool *pgxpool.Pool, extra map[string]string) uuid.UUID {
 	t.Helper()
 	id := message.NewID(time.Now())
-	columns, values := "id, phone_number_id, waba_id, recipient, type, priority", "$1, '200', '100', '+16505551234', 'text', 3"
+	columns, values := "id, phone_number_id, waba_id, type, priority", "$1, '200', '100', 'text', 3"
+	if extra["recipient"] == "" {
+		columns, values = columns+", recipient", values+", '+16505551234'"
+	}
 	for name, value := range extra {
 		columns, values = columns+", "+name, values+", "+value
 	}

@@ -42,14 +42,19 @@ type Outbound struct {
 	// It is looked at for marketing only.
 	Suppressed      bool
 	SuppressedUntil *time.Time
+	// SuppressedBy is who said so, one of the sources.
+	SuppressedBy string
 	// Blocked says that an earlier message of the same ordering key is not settled.
 	Blocked bool
 	// InWindow says that the recipient's customer service window is open.
 	InWindow bool
+	// Fallback says that there is a template to go instead where the window is closed, FallbackUsed that the message is that
+	// template by now.
+	Fallback, FallbackUsed bool
 }
 
 // userKey gives, in SQL, the digits (or the id) that a recipient goes by before wa_ids is asked.
-const userKey = `regexp_replace(m.recipient, '[^0-9A-Za-z.]', '', 'g')`
+const userKey = `CASE WHEN lower(m.recipient) = upper(m.recipient) THEN translate(m.recipient, '+ ()-./', '') ELSE regexp_replace(m.recipient, '[^0-9A-Za-z.]', '', 'g') END`
 
 // LoadOutbound reads the messages of the given ids. A message that is not there is not in the map.
 func (s *Store) LoadOutbound(ctx context.Context, ids []uuid.UUID) (map[uuid.UUID]Outbound, error) {
@@ -58,20 +63,27 @@ func (s *Store) LoadOutbound(ctx context.Context, ids []uuid.UUID) (map[uuid.UUI
 		SELECT m.id, m.phone_number_id, m.waba_id, coalesce(m.key_id, '00000000-0000-0000-0000-000000000000'::uuid), m.recipient, coalesce(n.wa_id, k.key),
 		       m.type, m.status, m.priority, coalesce(m.category, ''), m.on_unknown, coalesce(m.template_name, ''), coalesce(m.template_language, ''),
 		       m.tags, coalesce(m.ordering_key, ''), coalesce(m.api, ''), m.send_window, m.expires_at, m.body, m.try, m.slot_at, m.retries, m.throttles, m.redos,
-		       x.waba_id IS NOT NULL, x.until,
+		       x.source IS NOT NULL, x.until, coalesce(x.source, ''),
 		       m.ordering_key IS NOT NULL AND EXISTS (
 				SELECT FROM (
 					SELECT q.status, q.ordering_after, q.ordering_seconds, q.accepted_at, q.sent_at FROM messages q
 					WHERE q.phone_number_id = m.phone_number_id AND q.ordering_key = m.ordering_key AND q.id < m.id
 					ORDER BY q.id DESC LIMIT `+orderingBack+`
 				) p WHERE `+orderingBlocks+`),
-		       w.until IS NOT NULL
+		       w.open IS NOT NULL, m.fallback_template IS NOT NULL AND m.fallback_at IS NULL, m.fallback_at IS NOT NULL
 		FROM unnest($1::uuid[]) AS u(id) JOIN messages m ON m.id = u.id
-		CROSS JOIN LATERAL (SELECT `+userKey+` AS key) k
+		CROSS JOIN LATERAL (SELECT `+userKey+` AS key OFFSET 0) k -- once, wherever it is used
 		LEFT JOIN wa_ids n ON n.input = k.key
-		LEFT JOIN suppressions x ON m.category = 'marketing' AND x.waba_id = m.waba_id AND x.wa_id = coalesce(n.wa_id, k.key)
-			AND x.category = 'marketing' AND (x.until IS NULL OR x.until > clock_timestamp())
-		LEFT JOIN service_windows w ON w.phone_number_id = m.phone_number_id AND w.wa_id = coalesce(n.wa_id, k.key) AND w.until > clock_timestamp()
+		LEFT JOIN LATERAL (
+			SELECT s.source, s.until FROM suppressions s
+			WHERE m.category = 'marketing' AND s.waba_id = m.waba_id AND s.wa_id = ANY(wagate_user_keys(k.key)) AND s.category = 'marketing'
+			  AND s.lifted_at IS NULL AND (s.until IS NULL OR s.until > clock_timestamp())
+			ORDER BY s.until DESC NULLS FIRST LIMIT 1
+		) x ON true
+		LEFT JOIN LATERAL (
+			SELECT true AS open FROM service_windows s
+			WHERE s.phone_number_id = m.phone_number_id AND s.wa_id = ANY(wagate_spellings(coalesce(n.wa_id, k.key))) AND s.until > clock_timestamp() LIMIT 1
+		) w ON true
 		WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid`, ids, lo, hi)
 	if err != nil {
 		return nil, fmt.Errorf("loading %d messages: %w", len(ids), err)
@@ -80,7 +92,8 @@ func (s *Store) LoadOutbound(ctx context.Context, ids []uuid.UUID) (map[uuid.UUI
 	var o Outbound
 	_, err = pgx.ForEachRow(rows, []any{&o.ID, &o.PhoneNumberID, &o.WABAID, &o.KeyID, &o.Recipient, &o.User, &o.Type, &o.Status, &o.Priority,
 		&o.Category, &o.OnUnknown, &o.TemplateName, &o.TemplateLanguage, &o.Tags, &o.OrderingKey, &o.API, &o.SendWindow, &o.ExpiresAt, &o.Body, &o.Try,
-		&o.SlotAt, &o.Retries, &o.Throttles, &o.Redos, &o.Suppressed, &o.SuppressedUntil, &o.Blocked, &o.InWindow}, func() error {
+		&o.SlotAt, &o.Retries, &o.Throttles, &o.Redos, &o.Suppressed, &o.SuppressedUntil, &o.SuppressedBy, &o.Blocked, &o.InWindow,
+		&o.Fallback, &o.FallbackUsed}, func() error {
 		found[o.ID] = o
 		o = Outbound{}
 		return nil

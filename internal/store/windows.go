@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -41,22 +42,96 @@ func (s *Store) OpenWindows(ctx context.Context, tx pgx.Tx, windows []Window) er
 	return nil
 }
 
-// WindowsOf gives the ends of the windows that are open at a phone number for the given users. A user without one is not
-// in the map.
-func (s *Store) WindowsOf(ctx context.Context, phoneNumberID string, waIDs []string) (map[string]time.Time, error) {
+// NeedsWindow says whether messages of a type need an open customer service window: all free-form ones, not templates. Of
+// types that nobody documents it is not known. Source: Meta's page on sending messages, and 131047 of its error codes.
+func NeedsWindow(messageType string) bool {
+	switch messageType {
+	case "text", "image", "audio", "video", "document", "sticker", "location", "contacts", "reaction", "interactive":
+		return true
+	}
+	return false
+}
+
+// WindowAsk asks for the customer service window of a recipient, as a message has it, at a phone number.
+type WindowAsk struct {
+	PhoneNumberID string
+	Recipient     string
+}
+
+// WindowEvidence is what is known of one window, and of how well its phone number was heard. Times are the database's, and
+// zero for never.
+type WindowEvidence struct {
+	// Until is the end of a window that is open; zero when none is known.
+	Until time.Time
+	// NumberKnown and UserIDKnown say whether the user's phone number and business-scoped user id are known.
+	NumberKnown, UserIDKnown bool
+	// HeardSince begins the span without a gap in the webhooks of the phone number, HeardAt is the newest of them.
+	HeardSince, HeardAt time.Time
+	// NamelessAt is when a user wrote to the phone number whose number is not known.
+	NamelessAt time.Time
+	// ListenedSince begins the span in which a gateway has always taken webhooks, ListenedAt is its last beat.
+	ListenedSince, ListenedAt time.Time
+	// WaitingSince is when the oldest notification was received that is not applied yet; Waiting says that one of them may be of
+	// a user, or that there are many.
+	WaitingSince time.Time
+	Waiting      bool
+	// Now is when this was read.
+	Now time.Time
+}
+
+// waitingLook bounds how many waiting notifications are looked into.
+const waitingLook = `200`
+
+// WindowEvidence reads what is known of windows, one answer for each ask.
+func (s *Store) WindowEvidence(ctx context.Context, asks []WindowAsk) ([]WindowEvidence, error) {
+	phones, recipients := make([]string, len(asks)), make([]string, len(asks))
+	for i, a := range asks {
+		phones[i], recipients[i] = a.PhoneNumberID, a.Recipient
+	}
+	zero := time.Unix(0, 0)
 	rows, err := s.pool.Query(ctx, `
-		SELECT wa_id, until FROM service_windows
-		WHERE phone_number_id = $1::text AND wa_id = ANY($2::text[]) AND until > clock_timestamp()`, phoneNumberID, waIDs)
+		WITH now AS MATERIALIZED (
+			SELECT clock_timestamp() AS now, min(r.received_at) AS waiting,
+			       count(*) > `+waitingLook+` OR coalesce(bool_or(position('"from'::bytea IN r.body) > 0), false) AS inbound
+			FROM (
+				SELECT received_at, body FROM webhook_raw WHERE processed_at IS NULL AND NOT `+rawAppliedOnce+` ORDER BY id LIMIT `+waitingLook+` + 1
+			) r
+		)
+		SELECT coalesce(w.until, $3::timestamptz), k.keys::text ~ '[{,][0-9]{5,20}[,}]', k.keys::text ~ '[{,][A-Za-z]{2}\.',
+		       coalesce(h.since, $3::timestamptz), coalesce(h.at, $3::timestamptz), coalesce(h.nameless_at, $3::timestamptz),
+		       coalesce(l.since, $3::timestamptz), coalesce(l.at, $3::timestamptz), coalesce(now.waiting, $3::timestamptz), now.inbound, now.now
+		FROM now CROSS JOIN unnest($1::text[], $2::text[]) WITH ORDINALITY AS m(phone, recipient, n)
+		CROSS JOIN LATERAL (SELECT wagate_user_keys(`+userKey+`) AS keys OFFSET 0) k
+		LEFT JOIN LATERAL (
+			SELECT max(x.until) AS until FROM service_windows x
+			WHERE x.phone_number_id = m.phone AND x.wa_id = ANY(k.keys) AND x.until > now.now
+		) w ON true
+		LEFT JOIN phone_spans h ON h.phone_number_id = m.phone
+		LEFT JOIN listening l ON true
+		ORDER BY m.n`, phones, recipients, zero)
 	if err != nil {
-		return nil, fmt.Errorf("reading service windows: %w", err)
+		return nil, fmt.Errorf("reading %d service windows: %w", len(asks), err)
 	}
-	open := make(map[string]time.Time, len(waIDs))
-	var user string
-	var until time.Time
-	if _, err := pgx.ForEachRow(rows, []any{&user, &until}, func() error { open[user] = until; return nil }); err != nil {
-		return nil, fmt.Errorf("reading service windows: %w", err)
+	found := make([]WindowEvidence, 0, len(asks))
+	var e WindowEvidence
+	times := []*time.Time{&e.Until, &e.HeardSince, &e.HeardAt, &e.NamelessAt, &e.ListenedSince, &e.ListenedAt, &e.WaitingSince}
+	_, err = pgx.ForEachRow(rows, []any{&e.Until, &e.NumberKnown, &e.UserIDKnown, &e.HeardSince, &e.HeardAt, &e.NamelessAt,
+		&e.ListenedSince, &e.ListenedAt, &e.WaitingSince, &e.Waiting, &e.Now}, func() error {
+		for _, t := range times {
+			if t.Equal(zero) {
+				*t = time.Time{}
+			}
+		}
+		found = append(found, e)
+		return nil
+	})
+	if err == nil && len(found) != len(asks) {
+		err = errors.New("an answer is missing")
 	}
-	return open, nil
+	if err != nil {
+		return nil, fmt.Errorf("reading %d service windows: %w", len(asks), err)
+	}
+	return found, nil
 }
 
 // SweepWindows looks at up to limit windows after the given one, in the order of their keys, and removes those that have

@@ -254,7 +254,8 @@ func (r *Receiver) followNumbers(ctx context.Context, tx pgx.Tx, told []payload)
 	var users []store.Window
 	for i := range told {
 		p := &told[i]
-		for _, m := range p.notices.inbound {
+		for _, of := range p.notices.inbound {
+			m := of.is
 			phone, from := clean(m.PhoneNumberID), clean(m.From)
 			switch {
 			case from == "" || m.GroupID != "":

@@ -103,6 +103,11 @@ func (r *Receiver) finishAlone(ctx context.Context, result store.RawResult) erro
 	ctx, cancel := context.WithTimeout(ctx, keepWait)
 	defer cancel()
 	return r.deps.Store.InTx(ctx, func(tx pgx.Tx) error {
+		if result.Done {
+			if err := r.deps.Store.BreakListening(ctx, tx); err != nil {
+				return err
+			}
+		}
 		return r.deps.Store.FinishRaw(ctx, tx, []store.RawResult{result})
 	})
 }
@@ -169,7 +174,7 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 			statuses, from = append(statuses, s), append(from, i)
 		}
 	}
-	var how func(store.Failure) (bool, time.Duration)
+	var how func(store.Failure) store.NewTry
 	if r.deps.Jobs != nil {
 		how = decide
 	}
@@ -201,6 +206,9 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 	if err := r.deps.Store.Heard(ctx, tx, heard); err != nil {
 		return outcome{}, err
 	}
+	if err := r.hear(ctx, tx, all); err != nil {
+		return outcome{}, err
+	}
 	unmatched, again := make([]int, len(all)), make([]bool, len(all))
 	for _, n := range applied.Unmatched {
 		p := all[from[n]]
@@ -224,6 +232,11 @@ func (r *Receiver) applyPayloads(ctx context.Context, tx pgx.Tx, all []payload) 
 		if !again[i] {
 			done.finished = append(done.finished, p)
 			done.unmatched += unmatched[i]
+		}
+	}
+	if done.aside > 0 {
+		if err := r.deps.Store.BreakListening(ctx, tx); err != nil {
+			return outcome{}, err
 		}
 	}
 	return done, r.deps.Store.FinishRaw(ctx, tx, results)
@@ -263,6 +276,11 @@ type payload struct {
 	heard    []string // phone number ids that it has statuses of
 	told     []toldChange
 	problem  string // why it cannot be read
+	// spans are the phone numbers that it is of, and whether it came late; userIDs which number a user id belongs to; nameless
+	// the user ids that wrote without a number, and to which phone number.
+	spans    map[string]bool
+	userIDs  map[string]string
+	nameless map[string]string
 }
 
 func read(w store.WaitingWebhook) payload {
@@ -286,11 +304,22 @@ func read(w store.WaitingWebhook) payload {
 				s := p.status(u)
 				s.Value, s.Raw = change.Value, u.Raw
 				p.statuses = append(p.statuses, s)
+				p.heedStatus(u)
 			}
 			if len(updates) > 0 {
 				p.heard = append(p.heard, clean(updates[0].PhoneNumberID)) // one change is of one phone number
 			}
 		}
+	}
+	for _, m := range p.notices.inbound {
+		if m.is.GroupID != "" || m.is.Type == "system" {
+			p.heed(m.is.PhoneNumberID, m.is.Timestamp)
+			continue
+		}
+		p.wrote(m.is.PhoneNumberID, m.is.From, m.is.FromUserID, m.is.Timestamp)
+	}
+	for _, c := range p.notices.calls {
+		p.wrote(c.PhoneNumberID, c.From, c.FromUserID, c.Timestamp)
 	}
 	p.raw.Body = nil
 	return p

@@ -17,13 +17,13 @@ func react(f store.Failure, now time.Time) policy.Reaction {
 	return policy.React(policy.Input{
 		Code: f.Error.Code, Webhook: true, Category: f.Category, ByLink: f.ByLink,
 		OurMedia: f.OurMedia, NoMedia: cloudapi.NoMedia(f.Error.Code, f.Error.Title, f.Error.Details),
-		Redos: f.Redos, Throttles: f.Throttles, Retries: f.Retries, ExpiresAt: f.ExpiresAt, Now: now,
+		Redos: f.Redos, Throttles: f.Throttles, Retries: f.Retries, ExpiresAt: f.ExpiresAt, Fallback: f.Fallback, Now: now,
 	})
 }
 
-func decide(f store.Failure) (bool, time.Duration) {
+func decide(f store.Failure) store.NewTry {
 	re := react(f, time.Now())
-	return re.Message == policy.Again, re.Wait
+	return store.NewTry{Again: re.Message == policy.Again, Wait: re.Wait, Fallback: re.Fallback}
 }
 
 // followFailures does what the table asks for beyond the messages that failed, and puts in the jobs of those that are sent
@@ -39,7 +39,7 @@ func (r *Receiver) followFailures(ctx context.Context, tx pgx.Tx, applied store.
 			unknown++
 		}
 		if re.Suppress != 0 {
-			s := store.Suppression{WABAID: f.WABAID, WAID: f.User, Category: marketing, Reason: clean(f.Error.Title), Code: f.Error.Code}
+			s := store.Suppression{WABAID: f.WABAID, WAID: f.User, Category: marketing, Source: store.FromMeta, Reason: clean(f.Error.Title), Code: f.Error.Code, SaidAt: f.At}
 			if re.Suppress > 0 {
 				until := now.Add(re.Suppress)
 				s.Until = &until

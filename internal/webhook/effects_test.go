@@ -237,11 +237,11 @@ func TestSuppressionsAndSpellings(t *testing.T) {
 		drain(t, r)
 	}
 	prefer("resume")
-	if n := scalar[int](t, pool, `SELECT count(*) FROM suppressions`); n != 0 {
+	if n := scalar[int](t, pool, `SELECT count(*) FROM suppressions WHERE lifted_at IS NULL`); n != 0 {
 		t.Errorf("%d suppressions after resume", n)
 	}
 	prefer("stop")
-	if !scalar[bool](t, pool, `SELECT count(*) = 1 AND bool_and(until IS NULL AND reason = 'stop') FROM suppressions`) {
+	if !scalar[bool](t, pool, `SELECT count(*) = 1 AND bool_and(until IS NULL AND reason = 'stop' AND source = 'preference') FROM suppressions WHERE lifted_at IS NULL`) {
 		t.Error("stop was not kept")
 	}
 }

@@ -218,7 +218,7 @@ func TestTheLastWordOfAUserCounts(t *testing.T) {
 	take(t, r, change("100", "user_preferences", `{"user_preferences":[`+say("1", "resume", 20)+`,`+say("1", "stop", 10)+`,`+say("2", "stop", 10)+`,`+
 		say("2", "stop", 11)+`,`+say("3", "resume", 10)+`,`+say("3", "stop", 10)+`,{"wa_id":"4","category":"other","value":"stop","timestamp":1}]}`))
 	drain(t, r)
-	if got := scalar[string](t, pool, `SELECT string_agg(wa_id, ',' ORDER BY wa_id) FROM suppressions WHERE until IS NULL`); got != "2,3" {
+	if got := scalar[string](t, pool, `SELECT string_agg(wa_id, ',' ORDER BY wa_id) FROM suppressions WHERE lifted_at IS NULL`); got != "2,3" {
 		t.Errorf("suppressed: %s", got)
 	}
 }

@@ -19,7 +19,7 @@ const (
 )
 
 const (
-	// windowOpen is how long a user's message opens the customer service window. Source: Meta's page on sending messages.
+	// windowOpen is how long a user's message or call opens the customer service window. Source: Meta's page on sending messages.
 	windowOpen = 24 * time.Hour
 	// upgradedPerSecond is the throughput of an upgraded phone number. Source: Meta's page on throughput.
 	upgradedPerSecond = 1000
@@ -48,14 +48,11 @@ func (r *Receiver) followNotices(ctx context.Context, tx pgx.Tx, all []payload) 
 	if err := r.followNumbers(ctx, tx, told); err != nil {
 		return 0, nil, err
 	}
-	if unknown, err = r.followErrors(ctx, tx, told); err != nil {
+	if err := r.followConsent(ctx, tx, told); err != nil {
 		return 0, nil, err
 	}
-	for i := range told {
-		n := &told[i].notices
-		if err := r.followPreferences(ctx, tx, n); err != nil {
-			return 0, nil, err
-		}
+	if unknown, err = r.followErrors(ctx, tx, told); err != nil {
+		return 0, nil, err
 	}
 	for _, follow := range []func(context.Context, pgx.Tx, []payload) error{r.followQuality, r.followNames, r.followStandings, r.followTemplates} {
 		if err := follow(ctx, tx, told); err != nil {
@@ -70,8 +67,25 @@ func (r *Receiver) followNotices(ctx context.Context, tx pgx.Tx, all []payload) 
 func (r *Receiver) followInbound(ctx context.Context, tx pgx.Tx, all []payload) error {
 	windows, counts := map[store.Window]time.Time{}, map[string]map[int64]int{}
 	media := map[string]string{}
-	for _, p := range all {
-		for _, m := range p.notices.inbound {
+	opens := func(p *payload, phone, waID, userID string, at time.Time) {
+		user := clean(waID)
+		if user == "" {
+			user = clean(userID)
+		}
+		if user == "" {
+			return
+		}
+		if key := (store.Window{PhoneNumberID: phone, WAID: user}); p.happened(at).After(windows[key]) {
+			windows[key] = p.happened(at)
+		}
+	}
+	for i := range all {
+		p := &all[i]
+		for _, c := range p.notices.calls {
+			opens(p, clean(c.PhoneNumberID), c.From, c.FromUserID, c.Timestamp)
+		}
+		for _, of := range p.notices.inbound {
+			m := of.is
 			phone := clean(m.PhoneNumberID)
 			if counts[phone] == nil {
 				counts[phone] = map[int64]int{}
@@ -80,16 +94,8 @@ func (r *Receiver) followInbound(ctx context.Context, tx pgx.Tx, all []payload) 
 			if id := clean(m.MediaID); id != "" {
 				media[id] = phone
 			}
-			if m.From == "" || m.GroupID != "" || m.Type == "system" {
-				continue // none of these is a message of a user to this phone number
-			}
-			at := m.Timestamp
-			if at.IsZero() || at.After(p.raw.ReceivedAt) {
-				at = p.raw.ReceivedAt
-			}
-			key := store.Window{PhoneNumberID: phone, WAID: clean(m.From)}
-			if at.After(windows[key]) {
-				windows[key] = at
+			if m.GroupID == "" && m.Type != "system" { // neither is a message of a user to this phone number
+				opens(p, phone, m.From, m.FromUserID, m.Timestamp)
 			}
 		}
 	}
@@ -105,39 +111,6 @@ func (r *Receiver) followInbound(ctx context.Context, tx pgx.Tx, all []payload) 
 		open = append(open, w)
 	}
 	return r.deps.Store.OpenWindows(ctx, tx, open)
-}
-
-// followPreferences keeps who wants no marketing any more, and who wants it again: each user's last word.
-func (r *Receiver) followPreferences(ctx context.Context, tx pgx.Tx, n *notices) error {
-	type user struct{ waba, id string }
-	last := map[user]cloudapi.Preference{}
-	for _, p := range n.preferences {
-		u := user{p.waba, digits(p.is.WAID)}
-		if u.id == "" || (p.is.Category != "" && p.is.Category != "marketing_messages") {
-			continue
-		}
-		if was, ok := last[u]; !ok || !p.is.At.Before(was.At) {
-			last[u] = p.is
-		}
-	}
-	var stopped []store.Suppression
-	resumed := map[string][]string{}
-	for u, p := range last {
-		if p.Stop {
-			stopped = append(stopped, store.Suppression{WABAID: u.waba, WAID: u.id, Category: marketing, Reason: "stop"})
-		} else {
-			resumed[u.waba] = append(resumed[u.waba], u.id)
-		}
-	}
-	if err := r.deps.Store.PutSuppressions(ctx, tx, stopped); err != nil {
-		return err
-	}
-	for waba, users := range resumed {
-		if _, err := r.deps.Store.DropSuppressions(ctx, tx, waba, marketing, users); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // lift ends the pauses that Meta's answers or notices set by one of the codes.

@@ -116,7 +116,10 @@ func times(p payload) []time.Time {
 	}
 	n := &p.notices
 	for _, m := range n.inbound {
-		all = append(all, m.Timestamp)
+		all = append(all, m.at, m.is.Timestamp)
+	}
+	for _, c := range n.calls {
+		all = append(all, c.Timestamp)
 	}
 	for _, p := range n.preferences {
 		all = append(all, p.at, p.is.At)

@@ -13,7 +13,8 @@ import (
 
 // notices are what a notification says beside statuses.
 type notices struct {
-	inbound     []cloudapi.InboundMessage
+	inbound     []ofWABA[cloudapi.InboundMessage]
+	calls       []cloudapi.InboundCall
 	errors      []scopedErrors
 	quality     []ofWABA[cloudapi.QualityNotice]
 	capability  []ofWABA[string]
@@ -43,7 +44,10 @@ type scopedErrors struct {
 
 // read adds what a change says. told is Meta's time of it, zero where it gives none; at is never zero, nor after the receipt.
 func (n *notices) read(wabaID string, told, at time.Time, raw uuid.UUID, c cloudapi.Change) {
-	n.inbound = append(n.inbound, cloudapi.Inbound(c)...)
+	for _, m := range cloudapi.Inbound(c) {
+		n.inbound = append(n.inbound, ofWABA[cloudapi.InboundMessage]{wabaID, at, m})
+	}
+	n.calls = append(n.calls, cloudapi.InboundCalls(c)...)
 	if phone, errs := cloudapi.ValueErrors(c); len(errs) > 0 {
 		n.errors = append(n.errors, scopedErrors{wabaID, clean(phone), at, errs})
 	}
@@ -87,5 +91,5 @@ func (n *notices) read(wabaID string, told, at time.Time, raw uuid.UUID, c cloud
 }
 
 func (n *notices) empty() bool {
-	return len(n.inbound)+len(n.errors)+len(n.quality)+len(n.capability)+len(n.templates)+len(n.preferences)+len(n.standings)+len(n.names)+len(n.alerts) == 0
+	return len(n.inbound)+len(n.calls)+len(n.errors)+len(n.quality)+len(n.capability)+len(n.templates)+len(n.preferences)+len(n.standings)+len(n.names)+len(n.alerts) == 0
 }

@@ -43,6 +43,9 @@ type Deps struct {
 	Store *store.Store
 	// Secrets gives the secret of every app that has one.
 	Secrets func(context.Context) ([]AppSecret, error)
+	// Keyword says whether a user who has written, or pressed, one of the texts ends marketing of a WABA, or takes it up again;
+	// nil knows no keywords.
+	Keyword func(ctx context.Context, wabaID string, texts []string) (stop, resume bool, err error)
 	// Jobs puts in the jobs of messages that are sent again after a failure; nil lets none be.
 	Jobs *queue.Inserter
 	// BackoffMax bounds the pause after a throttle that a webhook tells of; 0 leaves it to the code table.
