@@ -24,6 +24,8 @@ type Failure struct {
 	Priority         int
 	// FlowBody is the body of an interactive message, where it may name a flow; nil for all others.
 	FlowBody []byte
+	// Gone says that its content is kept no more: it cannot be sent again.
+	Gone bool
 	// ByLink says that Meta fetches the message's media from an address.
 	ByLink    bool
 	Redos     int
@@ -54,7 +56,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 	lo, hi := bounds(ids)
 	rows, err := tx.Query(ctx, `
 		SELECT m.id, m.phone_number_id, m.waba_id, m.recipient, `+userKey+`, coalesce(m.category, ''), coalesce(m.template_name, ''),
-		       coalesce(m.template_language, ''), m.priority, CASE WHEN m.type = 'interactive' THEN m.body END,
+		       coalesce(m.template_language, ''), m.priority, CASE WHEN m.type = 'interactive' THEN m.body END, m.redacted_at IS NOT NULL,
 		       m.type NOT IN ('text', 'reaction', 'location', 'contacts') AND position('"link":"'::bytea IN coalesce(m.body, ''::bytea)) > 0,
 		       m.redos, m.throttles, m.retries, m.expires_at
 		FROM messages m
@@ -65,7 +67,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 	found := make(map[uuid.UUID]Failure, len(ids))
 	var f Failure
 	_, err = pgx.ForEachRow(rows, []any{&f.ID, &f.PhoneNumberID, &f.WABAID, &f.Recipient, &f.User, &f.Category, &f.TemplateName, &f.TemplateLanguage,
-		&f.Priority, &f.FlowBody, &f.ByLink, &f.Redos, &f.Throttles, &f.Retries, &f.ExpiresAt}, func() error {
+		&f.Priority, &f.FlowBody, &f.Gone, &f.ByLink, &f.Redos, &f.Throttles, &f.Retries, &f.ExpiresAt}, func() error {
 		found[f.ID] = f
 		f = Failure{}
 		return nil
@@ -91,6 +93,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 		waits := c.row.status == message.Queued
 		if decide != nil && (c.open() || waits) {
 			again, wait = decide(f)
+			again = again && !f.Gone
 		}
 		switch {
 		case !again:

@@ -35,7 +35,12 @@ type MissingError struct {
 func (e *MissingError) Error() string { return "no such " + e.Field }
 
 // Store reads and writes our tables. It is safe for concurrent use.
-type Store struct{ pool *pgxpool.Pool }
+type Store struct {
+	pool *pgxpool.Pool
+	// atFinal says that content goes with the status that ends its message.
+	atFinal bool
+	indexed searchIndexes
+}
 
 // New makes a Store over a pool that stays the caller's.
 func New(pool *pgxpool.Pool) *Store { return &Store{pool: pool} }
