@@ -24,6 +24,7 @@ import (
 	"wagate/internal/queue"
 	"wagate/internal/seal"
 	"wagate/internal/store"
+	"wagate/internal/upkeep"
 	"wagate/internal/webhook"
 	"wagate/migrations"
 )
@@ -49,6 +50,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 		return nil, err
 	}
 	st := store.New(pool)
+	st.RedactAtFinal(cfg.ContentKeep.AtFinal)
 	jobs, err := queue.NewInserter(pool, quiet(logger))
 	if err != nil {
 		return nil, err
@@ -68,6 +70,10 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 		Secrets: func(ctx context.Context) ([]webhook.AppSecret, error) { return appSecrets(ctx, st, sealer, logger) },
 	})
 	accept := intake.New(st, jobs, logger, registry, time.Now)
+	keeper := upkeep.New(upkeep.Config{Store: st, Logger: logger, Registerer: registry, Rules: upkeep.Rules{
+		AtFinal: cfg.ContentKeep.AtFinal, Content: cfg.ContentKeep.For,
+		RecipientDays: cfg.RecipientDays, WebhookDays: cfg.WebhookDays, RetentionDays: cfg.RetentionDays,
+	}})
 	g := &Gateway{intake: accept, receiver: receiver, graph: graph, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
 		Intake: accept, Access: keys, Store: st, Sealer: sealer, Webhook: receiver.Handler(),
@@ -91,6 +97,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	g.server = api.Server()
 	g.wg.Go(func() { _ = receiver.Run(run) })
 	g.wg.Go(func() { maintain(run, st, jobs, cfg, logger) })
+	g.wg.Go(func() { _ = keeper.Run(run) })
 	g.wg.Go(func() { owner.Watch(run, pool, "", owner.DeadPoll, logger) })
 	go func() { g.served <- g.server.Serve(g.listener) }()
 	return g, nil

@@ -55,6 +55,7 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 	id := workerID()
 	logger = logger.With("worker", id)
 	st := store.New(pool)
+	st.RedactAtFinal(cfg.ContentKeep.AtFinal)
 	post, err := sender.New(sender.Config{BaseURL: cfg.GraphURL, Version: cfg.GraphVersion, Timeout: cfg.PostTimeout, MaxConns: 1024, WorkerID: id})
 	if err != nil {
 		return nil, fmt.Errorf("WAGATE_GRAPH_URL or WAGATE_GRAPH_VERSION: %w", err)

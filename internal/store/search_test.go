@@ -186,7 +186,7 @@ func TestSearchReadsNoMoreThanItMay(t *testing.T) {
 	// Tags: a span where nearly none has the tag reads these alone.
 	tags := `{"campaign":"rare"}`
 	got, plan := read(way{sql: strings.Replace(tagsSQL, "SELECT (SELECT count(*)", "SELECT $10::integer, (SELECT count(*)", 1)},
-		with(func(q *query) { q.tags, q.examine = &tags, examine + 1 }), func(tx pgx.Tx) error {
+		with(func(q *query) { q.tags, q.examine = &tags, examine+1 }), func(tx pgx.Tx) error {
 			_, _, err := tagged(t.Context(), tx, with(func(q *query) { q.tags = &tags }))
 			return err
 		})
