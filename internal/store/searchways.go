@@ -159,7 +159,9 @@ func walkTags(ctx context.Context, tx pgx.Tx, q query, next *uuid.UUID) ([]uuid.
 			return found, nil
 		}
 		// As far as the found ones let expect less than may be looked at.
-		span = min(4, max(1, time.Duration(q.examine/2/(seen+1)))) * span
+		if times := min(4, q.examine/2/(seen+1)); times > 1 {
+			span *= time.Duration(times)
+		}
 	}
 }
 
