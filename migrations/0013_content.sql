@@ -84,7 +84,8 @@ CREATE INDEX messages_to ON ONLY messages (wagate_recipient_key(recipient, recip
 CREATE INDEX messages_from ON ONLY messages (phone_number_id, id);
 CREATE INDEX messages_reference ON ONLY messages (reference, id) WHERE reference IS NOT NULL;
 CREATE INDEX messages_tags ON ONLY messages USING gin (tags jsonb_path_ops) WITH (fastupdate = off) WHERE tags IS NOT NULL;
-CREATE INDEX messages_trouble ON ONLY messages (id) WHERE failed_at IS NOT NULL OR unknown_at IS NOT NULL;
+CREATE INDEX messages_failed ON ONLY messages (id) WHERE failed_at IS NOT NULL;
+CREATE INDEX messages_unknown ON ONLY messages (id) WHERE unknown_at IS NOT NULL;
 
 CREATE VIEW wagate_search_missing AS
 SELECT p.relname::text AS index_name, c.relname::text AS partition, c.relname || substr(p.relname, length('messages') + 1) AS part,
@@ -92,7 +93,7 @@ SELECT p.relname::text AS index_name, c.relname::text AS partition, c.relname ||
        pg_relation_size(c.oid) AS bytes, c.relname = 'messages_default' AS is_default
 FROM pg_class p JOIN pg_index x ON x.indexrelid = p.oid AND x.indrelid = 'messages'::regclass
 JOIN pg_inherits h ON h.inhparent = x.indrelid JOIN pg_class c ON c.oid = h.inhrelid
-WHERE p.relname IN ('messages_to', 'messages_from', 'messages_reference', 'messages_tags', 'messages_trouble')
+WHERE p.relname IN ('messages_to', 'messages_from', 'messages_reference', 'messages_tags', 'messages_failed', 'messages_unknown')
   AND NOT EXISTS (SELECT FROM pg_inherits k JOIN pg_index y ON y.indexrelid = k.inhrelid WHERE k.inhparent = p.oid AND y.indrelid = c.oid);
 COMMENT ON VIEW wagate_search_missing IS 'Partitions of messages that lack an index of the search: empty once the gateways have built them.';
 

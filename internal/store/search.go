@@ -36,7 +36,9 @@ type Filter struct {
 
 const (
 	// searchAtOnce bounds the messages that a page looks at, whatever it finds: a page has its time, and the next one goes on.
-	searchAtOnce = 20_000
+	searchAtOnce = 10_000
+	// searchScattered is the same for messages that lie apart.
+	searchScattered = 4_000
 	// searchPhones is how many phone numbers are looked up one by one; with more, the messages of all are walked.
 	searchPhones = 20
 	// searchSpellings bounds the spellings of a recipient.
@@ -62,7 +64,7 @@ type query struct {
 }
 
 // ListMessages reads the newest messages that a filter picks, newest first. It goes by the index of what the filter says that
-// is likely to pick least (wamid, reference, recipient, failed or unknown, tags, phone number), and looks at 20,000 messages
+// is likely to pick least (wamid, reference, recipient, failed or unknown, tags, phone number), and looks at 10,000 messages
 // at most: next is where to go on from, uuid.Nil at the end. So a page may hold fewer than the limit, or none, and still have
 // a next one.
 func (s *Store) ListMessages(ctx context.Context, f Filter) (page []Message, next uuid.UUID, err error) {
@@ -155,8 +157,10 @@ func (s *Store) find(ctx context.Context, tx pgx.Tx, f Filter, q query, next *uu
 			q.examine = q.limit + 1
 		}
 		return walk(ctx, tx, byRecipient, q, next)
-	case indexed && (q.status == string(message.Failed) || q.status == string(message.Unknown)):
-		return walk(ctx, tx, byTrouble, q, next)
+	case indexed && q.status == string(message.Failed):
+		return walk(ctx, tx, byFailure, q, next)
+	case indexed && q.status == string(message.Unknown):
+		return walk(ctx, tx, byUnknown, q, next)
 	case indexed && q.tags != nil:
 		return walkTags(ctx, tx, q, next)
 	case indexed && len(q.phones) == 1 || (indexed && !more && len(q.phones) > 0 && len(q.phones) <= searchPhones):

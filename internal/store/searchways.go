@@ -14,8 +14,8 @@ import (
 // way is how candidates are read, in the order of their ids from the newest, and filtered.
 type way struct {
 	sql string
-	// phones, keys and reference say what the way itself goes by.
-	phones, keys, reference bool
+	// scattered says that its candidates lie apart, so that each costs the read of a block.
+	scattered bool
 }
 
 // Candidates have what the filter looks at. A comparison of rows, in an order that one index alone has, leaves the planner no
@@ -27,36 +27,39 @@ const (
 	searchFilter = ` WHERE ($1::text = '' OR c.status = $1::text) AND (cardinality($2::text[]) = 0 OR c.phone_number_id = ANY($2::text[]))
 		AND ($3::text[] IS NULL OR c.who = ANY($3::text[])) AND ($4::text = '' OR c.reference = $4::text)
 		AND ($8::text IS NULL OR c.tags @> $8::text::jsonb)`
-	// The candidates come in order; a sort of them all would be made before the first is looked at.
-	searchPage = ` LIMIT $9::integer OFFSET $10::integer`
+	// The candidates come in order: a sort of them all would be made before the first is looked at. They are read once, and no
+	// further than the page is full; where it is not, the last of them is where the look ended.
+	searchPage = `), p AS MATERIALIZED (SELECT c.id FROM c` + searchFilter + ` LIMIT $9::integer)
+		SELECT ARRAY(SELECT p.id FROM p), CASE WHEN (SELECT count(*) FROM p) < $9::integer THEN (SELECT c.id FROM c OFFSET $7::integer - 1 LIMIT 1) END`
 )
 
 var (
-	byID = way{sql: `SELECT c.id FROM (SELECT ` + candidate + `
-		WHERE m.id >= $5::uuid AND m.id < $6::uuid ORDER BY m.id DESC LIMIT $7::integer) c` + searchFilter + searchPage}
+	byID = way{sql: `WITH c AS MATERIALIZED (SELECT ` + candidate + `
+		WHERE m.id >= $5::uuid AND m.id < $6::uuid ORDER BY m.id DESC LIMIT $7::integer` + searchPage}
 
-	byTrouble = way{sql: `SELECT c.id FROM (SELECT ` + candidate + `
-		WHERE (m.failed_at IS NOT NULL OR m.unknown_at IS NOT NULL) AND m.id >= $5::uuid AND m.id < $6::uuid
-		ORDER BY m.id DESC LIMIT $7::integer) c` + searchFilter + searchPage}
+	byFailure = way{scattered: true, sql: `WITH c AS MATERIALIZED (SELECT ` + candidate + `
+		WHERE m.failed_at IS NOT NULL AND m.id >= $5::uuid AND m.id < $6::uuid ORDER BY m.id DESC LIMIT $7::integer` + searchPage}
+	byUnknown = way{scattered: true, sql: `WITH c AS MATERIALIZED (SELECT ` + candidate + `
+		WHERE m.unknown_at IS NOT NULL AND m.id >= $5::uuid AND m.id < $6::uuid ORDER BY m.id DESC LIMIT $7::integer` + searchPage}
 
-	byReference = way{reference: true, sql: `SELECT c.id FROM (SELECT ` + candidate + `
+	byReference = way{scattered: true, sql: `WITH c AS MATERIALIZED (SELECT ` + candidate + `
 		WHERE m.reference IS NOT NULL AND (m.reference, m.id) >= ($4::text, $5::uuid) AND (m.reference, m.id) < ($4::text, $6::uuid)
 		  AND m.id >= $5::uuid AND m.id < $6::uuid
-		ORDER BY m.reference DESC, m.id DESC LIMIT $7::integer) c` + searchFilter + searchPage}
+		ORDER BY m.reference DESC, m.id DESC LIMIT $7::integer` + searchPage}
 
-	byRecipient = way{keys: true, sql: `SELECT c.id FROM (SELECT d.* FROM unnest($3::text[]) AS k(key) CROSS JOIN LATERAL (SELECT ` + candidate + `
+	byRecipient = way{scattered: true, sql: `WITH c AS MATERIALIZED (SELECT d.* FROM unnest($3::text[]) AS k(key) CROSS JOIN LATERAL (SELECT ` + candidate + `
 		WHERE (wagate_recipient_key(m.recipient, m.recipient_hash), m.id) >= (k.key, $5::uuid)
 		  AND (wagate_recipient_key(m.recipient, m.recipient_hash), m.id) < (k.key, $6::uuid) AND m.id >= $5::uuid AND m.id < $6::uuid
 		ORDER BY wagate_recipient_key(m.recipient, m.recipient_hash) DESC, m.id DESC LIMIT $7::integer) d
-		ORDER BY d.id DESC LIMIT $7::integer) c` + searchFilter + searchPage}
+		ORDER BY d.id DESC LIMIT $7::integer` + searchPage}
 
-	byPhone = way{phones: true, sql: `SELECT c.id FROM (SELECT d.* FROM unnest($2::text[]) AS k(phone) CROSS JOIN LATERAL (SELECT ` + candidate + `
+	byPhone = way{scattered: true, sql: `WITH c AS MATERIALIZED (SELECT d.* FROM unnest($2::text[]) AS k(phone) CROSS JOIN LATERAL (SELECT ` + candidate + `
 		WHERE (m.phone_number_id, m.id) >= (k.phone, $5::uuid) AND (m.phone_number_id, m.id) < (k.phone, $6::uuid) AND m.id >= $5::uuid AND m.id < $6::uuid
 		ORDER BY m.phone_number_id DESC, m.id DESC LIMIT $7::integer) d
-		ORDER BY d.id DESC LIMIT $7::integer) c` + searchFilter + searchPage}
+		ORDER BY d.id DESC LIMIT $7::integer` + searchPage}
 )
 
-// walk reads a page and, where the page is not full, the place where the look at the candidates ended.
+// walk reads a page, and where the next one goes on.
 func walk(ctx context.Context, tx pgx.Tx, w way, q query, next *uuid.UUID) ([]uuid.UUID, error) {
 	// One plan does for all: which index it goes by is settled by its form. Sorts are for the few of several lists only.
 	const set = `SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
@@ -65,39 +68,23 @@ func walk(ctx context.Context, tx pgx.Tx, w way, q query, next *uuid.UUID) ([]uu
 	if _, err := tx.Exec(ctx, set); err != nil {
 		return nil, fmt.Errorf("preparing the transaction: %w", err)
 	}
-	ids, err := w.read(ctx, tx, q, q.limit+1, 0)
+	if w.scattered {
+		q.examine = min(q.examine, searchScattered)
+	}
+	var ids []uuid.UUID
+	var last *uuid.UUID
+	err := tx.QueryRow(ctx, w.sql, q.status, q.phones, q.keys, q.reference, q.lo, q.hi, q.examine, q.tags, q.limit+1).Scan(&ids, &last)
 	if err != nil {
 		return nil, err
 	}
 	if len(ids) > q.limit {
 		ids = ids[:q.limit]
-		*next = ids[q.limit-1]
-		return ids, nil
+		last = &ids[q.limit-1]
 	}
-	// All of this way's candidates, the last of them that was looked at.
-	q.status, q.tags = "", nil
-	if !w.phones {
-		q.phones = []string{}
+	if last != nil {
+		*next = *last
 	}
-	if !w.keys {
-		q.keys = nil
-	}
-	if !w.reference {
-		q.reference = ""
-	}
-	last, err := w.read(ctx, tx, q, 1, q.examine-1)
-	if len(last) == 1 {
-		*next = last[0]
-	}
-	return ids, err
-}
-
-func (w way) read(ctx context.Context, tx pgx.Tx, q query, limit, offset int) ([]uuid.UUID, error) {
-	rows, err := tx.Query(ctx, w.sql, q.status, q.phones, q.keys, q.reference, q.lo, q.hi, q.examine, q.tags, limit, offset)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	return ids, nil
 }
 
 const (
@@ -126,20 +113,21 @@ func walkTags(ctx context.Context, tx pgx.Tx, q query, next *uuid.UUID) ([]uuid.
 		q.hi = end
 	}
 	var found []uuid.UUID
+	most := min(q.examine, searchScattered)
 	for n, span := 0, tagSpan; ; n++ {
 		part := q
 		part.limit = q.limit - len(found)
 		if from := floorID(message.TimeOf(q.hi).Add(-span)); less(part.lo, from) {
 			part.lo = from
 		}
-		ids, seen, err := tagged(ctx, tx, part)
+		ids, seen, err := tagged(ctx, tx, part, most)
 		switch {
 		case err != nil:
 			return nil, err
-		case seen > q.examine && span > tagSpan:
+		case seen > most && span > tagSpan:
 			span = tagSpan
 			continue
-		case seen > q.examine:
+		case seen > most:
 			ids, err := walk(ctx, tx, byID, part, next)
 			if *next == uuid.Nil && less(q.lo, part.lo) {
 				*next = part.lo
@@ -159,15 +147,15 @@ func walkTags(ctx context.Context, tx pgx.Tx, q query, next *uuid.UUID) ([]uuid.
 			return found, nil
 		}
 		// As far as the found ones let expect less than may be looked at.
-		if times := min(4, q.examine/2/(seen+1)); times > 1 {
+		if times := min(4, most/2/(seen+1)); times > 1 {
 			span *= time.Duration(times)
 		}
 	}
 }
 
 // tagged gives the messages of a span of time that have the tags, up to one more than the limit, and how many have them before
-// the rest of the filter: one more than may be looked at where there are as many.
-func tagged(ctx context.Context, tx pgx.Tx, q query) (ids []uuid.UUID, seen int, err error) {
+// the rest of the filter, most+1 where there are more than most.
+func tagged(ctx context.Context, tx pgx.Tx, q query, most int) (ids []uuid.UUID, seen int, err error) {
 	// The plan is made for the span: the planner has to see how much of a partition lies in it, or it may take the primary key.
 	const set = `SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true),
 		set_config('enable_bitmapscan', 'on', true), set_config('enable_indexscan', 'off', true), set_config('enable_indexonlyscan', 'off', true),
@@ -175,6 +163,6 @@ func tagged(ctx context.Context, tx pgx.Tx, q query) (ids []uuid.UUID, seen int,
 	if _, err := tx.Exec(ctx, set); err != nil {
 		return nil, 0, fmt.Errorf("preparing the transaction: %w", err)
 	}
-	err = tx.QueryRow(ctx, tagsSQL, q.status, q.phones, q.keys, q.reference, q.lo, q.hi, q.examine+1, q.tags, q.limit+1).Scan(&seen, &ids)
+	err = tx.QueryRow(ctx, tagsSQL, q.status, q.phones, q.keys, q.reference, q.lo, q.hi, most+1, q.tags, q.limit+1).Scan(&seen, &ids)
 	return ids, seen, err
 }
