@@ -1,13 +1,12 @@
 // Package search measures the search over messages and what its indexes cost where messages are accepted.
 //
-//	go test -run '^$' -bench . -benchtime 200x -timeout 2h ./e2e/search
+//	go test -v -run '^$' -bench . -benchtime 200x -timeout 2h ./e2e/search
 //
 // WAGATE_BENCH_MESSAGES is how many messages are made for it over 30 days (1,000,000 without it). With DATABASE_URL the
 // messages of that database are searched instead, as they are.
 package search
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -33,7 +32,7 @@ const days = 30
 func fill(b *testing.B, pool *pgxpool.Pool, total int) {
 	b.Helper()
 	exec := func(sql string, args ...any) {
-		if _, err := pool.Exec(context.Background(), sql, args...); err != nil { //nolint:usetesting // a benchmark's own time is no bound for it
+		if _, err := pool.Exec(b.Context(), sql, args...); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -87,9 +86,49 @@ func existing(b *testing.B, pool *pgxpool.Pool) map[string]store.Filter {
 	return f
 }
 
+// sizes logs the room that the indexes of the search take.
+func sizes(b *testing.B, pool *pgxpool.Pool, total int) {
+	b.Helper()
+	rows, err := pool.Query(b.Context(), `
+		SELECT h.inhparent::regclass::text, sum(pg_relation_size(h.inhrelid))::bigint FROM pg_inherits h JOIN pg_index x ON x.indexrelid = h.inhparent
+		WHERE x.indrelid = 'messages'::regclass GROUP BY 1 ORDER BY 1`)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var name string
+	var bytes int64
+	if _, err := pgx.ForEachRow(rows, []any{&name, &bytes}, func() error {
+		b.Logf("%s: %d bytes a message", name, bytes/int64(total))
+		return nil
+	}); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkRedact measures the removal of content and the masking of recipients, step by step and without the rests between
+// them: a run is a step of 2,000 messages.
+func BenchmarkRedact(b *testing.B) {
+	for _, what := range []store.Redaction{store.RedactContent, store.RedactRecipient} {
+		b.Run(string(what), func(b *testing.B) {
+			pool := pgtest.New(b)
+			fill(b, pool, 300_000)
+			st := store.New(pool)
+			n := int64(0)
+			for b.Loop() {
+				done, err := st.Redact(b.Context(), what, time.Now(), 2000)
+				if err != nil {
+					b.Fatal(err)
+				}
+				n += done.Redacted
+			}
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "messages/s")
+		})
+	}
+}
+
 // BenchmarkSearch measures pages of 50: the first ones, and each that follows until 20 were read or the end is reached.
 func BenchmarkSearch(b *testing.B) {
-	filters := map[string]store.Filter{}
+	var filters map[string]store.Filter
 	var pool *pgxpool.Pool
 	if dsn := os.Getenv("DATABASE_URL"); dsn != "" {
 		var err error
@@ -110,6 +149,7 @@ func BenchmarkSearch(b *testing.B) {
 		begun := time.Now()
 		fill(b, pool, total)
 		b.Logf("%d messages made in %s", total, time.Since(begun).Round(time.Second))
+		sizes(b, pool, total)
 		day := time.Now().UTC().Truncate(24*time.Hour).AddDate(0, 0, 20+1-days)
 		filters = map[string]store.Filter{
 			"a recipient":             {To: "1 (650) 1000-042"},
@@ -179,7 +219,7 @@ func BenchmarkAccept(b *testing.B) {
 	for _, name := range indexes[:4] {
 		drop["without "+name] = []string{name}
 	}
-	names := []string{"none", "all", "without messages_to", "without messages_from", "without messages_reference", "without messages_tags"}
+	names := []string{"all", "none", "without messages_to", "without messages_from", "without messages_reference", "without messages_tags"}
 	for _, name := range names {
 		b.Run(name, func(b *testing.B) {
 			pool := pgtest.New(b)
@@ -206,8 +246,8 @@ func BenchmarkAccept(b *testing.B) {
 						OnUnknown: "hold", Reference: fmt.Sprintf("order-%d-%d", n, i), Tags: fmt.Sprintf(`{"campaign":"c%d"}`, i%10), Body: make([]byte, 250), CreatedAt: now,
 					}
 				}
-				if err := st.InTx(context.Background(), func(tx pgx.Tx) error { //nolint:usetesting // as above
-					_, err := st.Accept(context.Background(), tx, set) //nolint:usetesting // as above
+				if err := st.InTx(b.Context(), func(tx pgx.Tx) error {
+					_, err := st.Accept(b.Context(), tx, set)
 					return err
 				}); err != nil {
 					b.Fatal(err)

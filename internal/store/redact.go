@@ -262,14 +262,3 @@ func (s *Store) ForgetSpellings(ctx context.Context, after string, before time.T
 	}
 	return next, removed, nil
 }
-
-// DropEndedSuppressions removes up to limit suppressions that were for a while and ended before a time.
-func (s *Store) DropEndedSuppressions(ctx context.Context, before time.Time, limit int) (int64, error) {
-	tag, err := s.pool.Exec(ctx, `
-		DELETE FROM suppressions WHERE ctid = ANY(ARRAY(SELECT ctid FROM suppressions WHERE until < $1::timestamptz LIMIT $2::integer))
-		  AND until < $1::timestamptz`, before, limit)
-	if err != nil {
-		return 0, fmt.Errorf("removing ended suppressions: %w", err)
-	}
-	return tag.RowsAffected(), nil
-}

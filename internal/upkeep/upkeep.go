@@ -175,12 +175,6 @@ func (k *Keeper) Pass(ctx context.Context, now time.Time) bool {
 	if days := k.rules.RetentionDays; days > 0 { // the days of messages are dropped with their wamids, elsewhere
 		do("messages", func() error { return k.stray(ctx, "messages", now.AddDate(0, 0, -days)) })
 	}
-	do("suppressions", func() error {
-		return inSteps(ctx, func() (bool, error) {
-			n, err := k.store.DropEndedSuppressions(ctx, now.Add(-day), othersAtOnce)
-			return n == othersAtOnce, err
-		})
-	})
 	return ok
 }
 
