@@ -44,8 +44,11 @@ func newDeliverer(cfg config.Config, st *store.Store, jobs *queue.Inserter, seal
 func forgetCallbacks(ctx context.Context, st *store.Store, cfg config.Config) error {
 	const atOnce = 5000
 	days := max(cfg.CallbackKeepDays, 1)
-	if cfg.RetentionDays > 0 {
-		days = min(days, cfg.RetentionDays)
+	// They hold what notifications do, and the numbers of events.
+	for _, bound := range []int{upkeepRules(cfg).Webhooks(), upkeepRules(cfg).Events()} {
+		if bound > 0 {
+			days = min(days, bound)
+		}
 	}
 	for {
 		n, err := st.ForgetCallbacks(ctx, time.Duration(days)*24*time.Hour, atOnce)

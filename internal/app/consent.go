@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"wagate/internal/config"
 	"wagate/internal/consent"
 	"wagate/internal/store"
 )
@@ -18,9 +19,14 @@ func keywords(st *store.Store) func(context.Context, string, []string) (stop, re
 }
 
 // forgetConsent removes what is of no more use: suppressions that ended long ago, user ids not seen for long.
-func forgetConsent(ctx context.Context, st *store.Store) error {
+func forgetConsent(ctx context.Context, st *store.Store, cfg config.Config) error {
 	const atOnce = 10_000
-	for _, sweep := range []func(context.Context, int) (int64, error){st.SweepSuppressions, st.SweepUserIDs} {
+	days := 60
+	if most := upkeepRules(cfg).Events(); most > 0 {
+		days = min(days, most)
+	}
+	sweepUserIDs := func(ctx context.Context, limit int) (int64, error) { return st.SweepUserIDs(ctx, days, limit) }
+	for _, sweep := range []func(context.Context, int) (int64, error){st.SweepSuppressions, sweepUserIDs} {
 		for ctx.Err() == nil {
 			n, err := sweep(ctx, atOnce)
 			if err != nil {

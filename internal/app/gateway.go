@@ -26,6 +26,7 @@ import (
 	"wagate/internal/queue"
 	"wagate/internal/seal"
 	"wagate/internal/store"
+	"wagate/internal/upkeep"
 	"wagate/internal/webhook"
 	"wagate/migrations"
 )
@@ -59,6 +60,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 		return nil, err
 	}
 	st := withCallbacks(pool, jobs)
+	st.RedactAtFinal(cfg.ContentKeep.AtFinal)
 	keys := access.New(st, time.Now)
 	if cfg.AdminKey.IsSet() {
 		if err := keys.Bootstrap(ctx, cfg.AdminKey.Value()); err != nil {
@@ -88,6 +90,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	windows := consent.NewWindows(st)
 	accept.CheckWindows(windows.Closed)
 	outside := callback.NewClient(callbackRules(cfg))
+	keeper := upkeep.New(upkeep.Config{Store: st, Logger: logger, Registerer: registry, Rules: upkeepRules(cfg)})
 	g := &Gateway{intake: accept, templates: templates, receiver: receiver, graph: graph, windows: windows, outside: outside, media: closeMedia, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
 		Intake: accept, Access: keys, Store: st, Sealer: sealer, Media: library, Webhook: receiver.Handler(),
@@ -117,6 +120,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	if library != nil {
 		g.wg.Go(func() { _ = library.Run(run) })
 	}
+	g.wg.Go(func() { _ = keeper.Run(run) })
 	g.wg.Go(func() { owner.Watch(run, pool, "", owner.DeadPoll, logger) })
 	go func() { g.served <- g.server.Serve(g.listener) }()
 	return g, nil

@@ -66,6 +66,7 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 		return nil, err
 	}
 	st := withCallbacks(pool, inserter)
+	st.RedactAtFinal(cfg.ContentKeep.AtFinal)
 	post, err := sender.New(sender.Config{BaseURL: cfg.GraphURL, Version: cfg.GraphVersion, Timeout: cfg.PostTimeout, MaxConns: 1024, WorkerID: id})
 	if err != nil {
 		return nil, fmt.Errorf("WAGATE_GRAPH_URL or WAGATE_GRAPH_VERSION: %w", err)
@@ -184,7 +185,7 @@ func maintain(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg co
 			logger.WarnContext(ctx, "old callbacks were not removed, will be tried again in a minute", "err", err)
 			next = time.Minute
 		}
-		if err := forgetConsent(ctx, st); err != nil && ctx.Err() == nil {
+		if err := forgetConsent(ctx, st, cfg); err != nil && ctx.Err() == nil {
 			logger.WarnContext(ctx, "old suppressions and user ids were not removed, will be tried again in a minute", "err", err)
 			next = time.Minute
 		}

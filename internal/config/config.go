@@ -74,6 +74,15 @@ type Config struct {
 	// RetentionDays (WAGATE_RETENTION_DAYS, 0 to 3650, preset 0: for ever) is how many days messages, their events and
 	// the notifications of Meta are kept.
 	RetentionDays int
+	// ContentKeep (WAGATE_CONTENT_KEEP: final, or a time such as 12h or 30d; preset: as long as the message) is how long a
+	// message keeps its content. That of authentication messages goes at their final status in any case.
+	ContentKeep Keep
+	// RecipientDays (WAGATE_RECIPIENT_DAYS, 0 to 3650, preset 0: as long as the message) is how many days a message keeps the
+	// number of its recipient, and its events.
+	RecipientDays int
+	// WebhookDays (WAGATE_WEBHOOK_DAYS, 0 to 3650, preset 0: as the others say) is how many days the notifications of Meta
+	// are kept.
+	WebhookDays int
 
 	// RecipientAllow (WAGATE_RECIPIENT_ALLOW) lists numbers or prefixes, digits only; when not empty, a message to
 	// anyone else is not sent.
@@ -96,6 +105,14 @@ type Config struct {
 	LogLevel slog.Level
 	// OTLPEndpoint (OTEL_EXPORTER_OTLP_ENDPOINT) is where traces go; empty means nowhere.
 	OTLPEndpoint string
+}
+
+// Keep is how long something is kept; the zero Keep is as long as what it belongs to.
+type Keep struct {
+	// AtFinal is until its message has ended.
+	AtFinal bool
+	// For is a time from its creation; 0 is none.
+	For time.Duration
 }
 
 // Load reads the settings of a process for which none is required. lookup is os.LookupEnv or a stand-in; a setting that
@@ -127,6 +144,9 @@ func LoadFor(command Command, lookup func(string) (string, bool)) (Config, error
 		WebhookVerifyToken: e.secret("WAGATE_WEBHOOK_VERIFY_TOKEN"),
 		IdempotencyKeep:    e.duration("WAGATE_IDEMPOTENCY_KEEP", 24*time.Hour, time.Hour, 30*24*time.Hour),
 		RetentionDays:      e.integer("WAGATE_RETENTION_DAYS", 0, 0, 3650),
+		ContentKeep:        e.contentKeep("WAGATE_CONTENT_KEEP"),
+		RecipientDays:      e.integer("WAGATE_RECIPIENT_DAYS", 0, 0, 3650),
+		WebhookDays:        e.integer("WAGATE_WEBHOOK_DAYS", 0, 0, 3650),
 		RecipientAllow:     e.numbers("WAGATE_RECIPIENT_ALLOW"),
 		CallbackAllow:      e.hosts("WAGATE_CALLBACK_ALLOW"),
 		CallbackKeepDays:   e.integer("WAGATE_CALLBACK_KEEP_DAYS", 3, 1, 90),

@@ -91,6 +91,9 @@ func TestFaultsNameTheSettingInOneLine(t *testing.T) {
 		{"port", DevCommand, map[string]string{"WAGATE_WORKER_LISTEN": ":70000"}, []string{"WAGATE_WORKER_LISTEN"}},
 		{"graph", DevCommand, map[string]string{"WAGATE_GRAPH_URL": "graph.facebook.com", "WAGATE_GRAPH_VERSION": "23"}, []string{"WAGATE_GRAPH_URL", "WAGATE_GRAPH_VERSION"}},
 		{"durations", DevCommand, map[string]string{"WAGATE_POST_TIMEOUT": "30", "WAGATE_UNKNOWN_AFTER": "-1s"}, []string{"WAGATE_POST_TIMEOUT", "WAGATE_UNKNOWN_AFTER"}},
+		{"content without a unit", DevCommand, map[string]string{"WAGATE_CONTENT_KEEP": "30"}, []string{"WAGATE_CONTENT_KEEP"}},
+		{"content at no time", DevCommand, map[string]string{"WAGATE_CONTENT_KEEP": "0d"}, []string{"WAGATE_CONTENT_KEEP"}},
+		{"days", DevCommand, map[string]string{"WAGATE_CONTENT_KEEP": "d", "WAGATE_RECIPIENT_DAYS": "-1", "WAGATE_WEBHOOK_DAYS": "4000"}, []string{"WAGATE_CONTENT_KEEP", "WAGATE_RECIPIENT_DAYS", "WAGATE_WEBHOOK_DAYS"}},
 		{"pool", DevCommand, map[string]string{"WAGATE_POOL_SIZE": "0"}, []string{"WAGATE_POOL_SIZE"}},
 		{"allow", DevCommand, map[string]string{"WAGATE_RECIPIENT_ALLOW": "+1650,bob"}, []string{"WAGATE_RECIPIENT_ALLOW"}},
 		{"callback", DevCommand, map[string]string{"WAGATE_CALLBACK_ALLOW": "http://x/"}, []string{"WAGATE_CALLBACK_ALLOW"}},
@@ -111,6 +114,14 @@ func TestFaultsNameTheSettingInOneLine(t *testing.T) {
 			if !strings.Contains(msg, w+" ") {
 				t.Errorf("%s: %q does not name %s", c.name, msg, w)
 			}
+		}
+	}
+}
+
+func TestKeep(t *testing.T) {
+	for value, want := range map[string]Keep{"": {}, "final": {AtFinal: true}, "12h": {For: 12 * time.Hour}, "30d": {For: 720 * time.Hour}, " 3650d\n": {For: 3650 * 24 * time.Hour}} {
+		if c, err := Load(from(map[string]string{"WAGATE_CONTENT_KEEP": value})); err != nil || c.ContentKeep != want {
+			t.Errorf("%q: %+v, %v", value, c.ContentKeep, err)
 		}
 	}
 }

@@ -176,6 +176,23 @@ func (e *env) blobStore(name string) string {
 	return ""
 }
 
+// contentKeep takes final, or a number of hours or days: 12h, 30d.
+func (e *env) contentKeep(name string) Keep {
+	v := e.raw(name)
+	switch {
+	case v == "":
+		return Keep{}
+	case v == "final":
+		return Keep{AtFinal: true}
+	}
+	unit := map[string]time.Duration{"h": time.Hour, "d": 24 * time.Hour}[v[len(v)-1:]]
+	n, err := strconv.Atoi(v[:len(v)-1])
+	if err != nil || unit == 0 || n < 1 || n > 3650 {
+		e.fault(name, "must be final, or a whole number of hours or days from 1 to 3650, such as 12h or 30d")
+	}
+	return Keep{For: time.Duration(n) * unit}
+}
+
 func (e *env) address(name, preset string) string {
 	v := e.text(name, preset)
 	_, port, err := net.SplitHostPort(v)

@@ -301,6 +301,21 @@ func TestMessages(t *testing.T) {
 	r.want(0, []string{"message " + m[1] + " is sent"}, "settle", m[1], "sent")
 	r.want(1, []string{"404"}, "message", "01997b32-8a00-7000-8000-000000000001")
 	r.want(1, []string{"400", "status"}, "messages", "--status", "flying")
+	if out := r.want(0, []string{first, m[1]}, "messages", "--to", "1 (650) 555-1234", "--reference", "order-1"); strings.Contains(out, second) {
+		t.Errorf("a reference does not pick: %s", out)
+	}
+	if out := r.want(0, nil, "messages", "--wamid", "wamid.x"); strings.Contains(out, first) {
+		t.Errorf("a wamid does not pick: %s", out)
+	}
+	// More than one page looks at stands before what is looked for.
+	if _, err := r.pool.Exec(t.Context(), `INSERT INTO messages (id, phone_number_id, waba_id, recipient, type, priority, status)
+		SELECT (left(wagate_uuid_floor(now() + interval '1 minute')::text, 24) || lpad(to_hex(n), 12, '0'))::uuid, '9', '9', '+1', 'text', 3, 'delivered'
+		FROM generate_series(1, 21000) n`); err != nil {
+		t.Fatal(err)
+	}
+	if out := r.want(0, []string{third, second, "--cursor " + second}, "messages", "--status", "cancelled", "--limit", "2"); strings.Contains(out, first) {
+		t.Errorf("two of three were asked for: %s", out)
+	}
 	for _, args := range [][]string{{"message"}, {"cancel"}, {"cancel", first, "--to", "1"}, {"cancel", "--tag", "x"}, {"settle", first}, {"settle", first, "maybe"}, {"resend"}, {"messages", "x"}, {"messages", "--colour"}} {
 		r.want(2, []string{"See gatewayctl " + args[0] + " --help."}, args...)
 	}

@@ -15,9 +15,10 @@ import (
 )
 
 var messagesCommand = command{
-	name: "messages", args: "[--status S] [--from ID] [--to N] [--tag NAME=VALUE]… [--json]", short: "the newest messages, by filter",
+	name: "messages", args: "[--status S] [--from ID] [--to N] [--reference R] [--wamid W] [--tag NAME=VALUE]… [--after T] [--before T] [--json]", short: "the newest messages, by filter",
 	help: `
-Lists messages, newest first. Only the time of creation is indexed: give --after for a rare status.
+Lists messages, newest first; what all filters say must be true of a message. It goes on until it has found as many as asked
+for, or has looked long enough: then it says where to go on. With --json it gives one page.
 
 Example:
   gatewayctl messages --status unknown --after 2026-12-01T00:00:00Z`,
@@ -118,7 +119,8 @@ func runMessages(ctx context.Context, c *cli, fs *flag.FlagSet, args []string) e
 	query := url.Values{}
 	flags := map[string]*string{
 		"status": fs.String("status", "", "queued, sending, unknown, accepted, sent, delivered, read, failed …"), "from": fs.String("from", "", "phone number id"),
-		"to": fs.String("to", "", "recipient, as the caller wrote it"), "reference": fs.String("reference", "", "the caller's reference"),
+		"to": fs.String("to", "", "recipient, in any spelling"), "reference": fs.String("reference", "", "the caller's reference"),
+		"wamid":         fs.String("wamid", "", "Meta's id of the message"),
 		"created_after": fs.String("after", "", "created after, such as 2026-12-01T00:00:00Z"), "created_before": fs.String("before", "", "created before"),
 		"limit": fs.String("limit", "", "how many, 200 at most (50)"), "cursor": fs.String("cursor", "", "go on after this message"),
 	}
@@ -140,16 +142,27 @@ func runMessages(ctx context.Context, c *cli, fs *flag.FlagSet, args []string) e
 	for name, value := range named {
 		query.Set("tag."+name, value)
 	}
-	var a struct {
+	type page struct {
 		Messages   []shown `json:"messages"`
 		NextCursor *string `json:"next_cursor"`
 	}
+	var a page
 	raw, err := c.api.get(ctx, "/v1/messages?"+query.Encode(), &a)
 	if err != nil {
 		return err
 	}
 	if *asJSON {
 		return c.write(raw)
+	}
+	// A page may hold fewer than asked for, and still have a next one.
+	for n := 1; a.NextCursor != nil && len(a.Messages) < wanted(*flags["limit"]) && n < pagesAtOnce; n++ {
+		var more page
+		query.Set("cursor", *a.NextCursor)
+		query.Set("limit", strconv.Itoa(wanted(*flags["limit"])-len(a.Messages)))
+		if _, err := c.api.get(ctx, "/v1/messages?"+query.Encode(), &more); err != nil {
+			return err
+		}
+		a.Messages, a.NextCursor = append(a.Messages, more.Messages...), more.NextCursor
 	}
 	w := tabwriter.NewWriter(c.stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tCREATED\tFROM\tTO\tTYPE\tSTATUS\tTRIES\tERROR\tHELD BY")
@@ -167,6 +180,17 @@ func runMessages(ctx context.Context, c *cli, fs *flag.FlagSet, args []string) e
 		fmt.Fprintf(c.stdout, "\nThere are more: --cursor %s\n", clean(*a.NextCursor))
 	}
 	return nil
+}
+
+// pagesAtOnce bounds how many pages one command looks at.
+const pagesAtOnce = 50
+
+// wanted is how many messages a list is to hold: what was asked for, else as many as a page does.
+func wanted(limit string) int {
+	if n, err := strconv.Atoi(limit); err == nil {
+		return n
+	}
+	return 50
 }
 
 // named reads NAME=VALUE.

@@ -168,7 +168,7 @@ func (a *API) listCallbacks(c echo.Context, _ access.Key) error {
 		case "limit":
 			f.Limit, err = readLimit(v)
 		case "cursor":
-			f.Before, err = readCursor(v)
+			f.Before, err = readCallbackCursor(v)
 		default:
 			err = errors.New("unknown")
 		}
@@ -208,7 +208,7 @@ func (a *API) callbackURL(ctx context.Context, f *store.CallbackFilter, to strin
 	return err
 }
 
-func readCursor(v string) (int64, error) {
+func readCallbackCursor(v string) (int64, error) {
 	n, err := strconv.ParseInt(v, 10, 64)
 	if err == nil && n < 1 {
 		err = errors.New("must be one that a list gave")
@@ -274,7 +274,7 @@ func readCallbackReplay(o *form.Object) (f store.CallbackFilter, to string) {
 	f.State = form.Word(o, "state", callbackState)
 	f.Since, f.Until = o.Time("since"), o.Time("until")
 	f.After = form.Word(o, "cursor", func(s string) (int64, error) {
-		n, err := readCursor(s)
+		n, err := readCallbackCursor(s)
 		if err != nil {
 			err = errors.New("must be the next_cursor of a replay")
 		}

@@ -157,6 +157,8 @@ func (a *API) cancelMessage(c echo.Context, key access.Key) error {
 const (
 	presetLimit = 50
 	maxLimit    = 200
+	// maxTags bounds the tags of a filter.
+	maxTags = 10
 )
 
 func (a *API) listMessages(c echo.Context, key access.Key) error {
@@ -167,23 +169,15 @@ func (a *API) listMessages(c echo.Context, key access.Key) error {
 		return newProblem(http.StatusBadRequest, "malformed", err.Error())
 	}
 	f.PhoneNumberIDs = key.PhoneNumbers
-	limit := f.Limit
-	f.Limit++ // one more tells whether there is a next page
-	messages, err := a.Store.ListMessages(ctx, f)
+	messages, last, err := a.Store.ListMessages(ctx, f)
 	if err != nil {
 		return err
-	}
-	var next *string
-	if len(messages) > limit {
-		messages = messages[:limit]
-		cursor := messages[limit-1].ID.String()
-		next = &cursor
 	}
 	views := make([]messageView, len(messages))
 	for i, m := range messages {
 		views[i] = viewMessage(m)
 	}
-	return c.JSON(http.StatusOK, map[string]any{"messages": views, "next_cursor": next})
+	return c.JSON(http.StatusOK, map[string]any{"messages": views, "next_cursor": orNull(last)})
 }
 
 // readQuery gives each parameter of a list's query to read; its error makes the answer name the parameter.
@@ -209,6 +203,15 @@ func readLimit(v string) (int, error) {
 	return n, err
 }
 
+// readCursor reads where a page ended: at a message, or at a time at which there need be none.
+func readCursor(v string) (uuid.UUID, error) {
+	id, err := uuid.Parse(v)
+	if err == nil && (len(v) != 36 || id == uuid.Nil) {
+		err = errors.New("no cursor")
+	}
+	return id, err
+}
+
 // filter reads the query of a list of messages.
 func filter(query map[string][]string) (store.Filter, error) {
 	f := store.Filter{Limit: presetLimit}
@@ -221,7 +224,11 @@ func filter(query map[string][]string) (store.Filter, error) {
 		case "from":
 			f.From = v
 		case "to":
-			f.To = v
+			if f.To = v; !strings.ContainsFunc(v, func(r rune) bool { return !strings.ContainsRune("+ ().-", r) }) {
+				err = errors.New("no recipient")
+			}
+		case "wamid":
+			f.WAMID = v
 		case "reference":
 			f.Reference = v
 		case "created_after":
@@ -231,10 +238,10 @@ func filter(query map[string][]string) (store.Filter, error) {
 		case "limit":
 			f.Limit, err = readLimit(v)
 		case "cursor":
-			f.Before, err = message.ParseID(v)
+			f.Before, err = readCursor(v)
 		default:
 			tag, ok := strings.CutPrefix(name, "tag.")
-			if !ok || tag == "" || strings.ContainsRune(tag, 0) {
+			if !ok || tag == "" || strings.ContainsRune(tag, 0) || strings.ToValidUTF8(tag, "") != tag || len(f.Tags) == maxTags {
 				return errors.New("unknown")
 			}
 			if f.Tags == nil {

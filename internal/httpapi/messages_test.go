@@ -46,13 +46,21 @@ func TestPostMessage(t *testing.T) {
 	if n := list("reference=order-17&tag.campaign=x&from=" + phone + "&status=queued&created_after=2026-01-01T00:00:00Z"); n != 1 {
 		t.Errorf("the list has %d messages", n)
 	}
-	for _, none := range []string{"reference=order-18", "tag.campaign=y", "status=sent", "created_before=2020-01-01T00:00:00Z", "cursor=" + a.str("id")} {
+	for _, none := range []string{"reference=order-18", "tag.campaign=y", "status=sent", "created_before=2020-01-01T00:00:00Z", "cursor=" + a.str("id"), "wamid=wamid.x", "to=16505551235", "tag.campaign=x&tag.shop=y"} {
 		if n := list(none); n != 0 {
 			t.Errorf("?%s gives %d messages", none, n)
 		}
 	}
-	for _, bad := range []string{"status=lost", "limit=0", "limit=1000", "cursor=x", "colour=red", "created_after=yesterday", "to=%00"} {
-		g.must(http.StatusBadRequest, "GET", "/v1/messages?"+bad, "")
+	for _, to := range []string{"%2B16505551234", "16505551234", "%2B1+(650)+555-1234", "1.650.555.1234"} {
+		if n := list("to=" + to); n != 1 {
+			t.Errorf("?to=%s gives %d messages", to, n)
+		}
+	}
+	for _, bad := range []string{"to=%2B+", "wamid=", "cursor=00000000-0000-0000-0000-000000000000", "tag.=x", "tag.%FF=x", "tag.x=%FF",
+		"tag.1=a&tag.2=a&tag.3=a&tag.4=a&tag.5=a&tag.6=a&tag.7=a&tag.8=a&tag.9=a&tag.10=a&tag.11=a", "status=lost", "limit=0", "limit=1000", "cursor=x", "colour=red", "created_after=yesterday", "to=%00"} {
+		if p := g.must(http.StatusBadRequest, "GET", "/v1/messages?"+bad, ""); !strings.Contains(p.str("detail"), `"`+bad[:strings.IndexAny(bad, "=.")]) {
+			t.Errorf("?%s: %s does not name it", bad, p.body)
+		}
 	}
 	if c := g.must(http.StatusOK, "POST", a.header.Get("Location")+"/cancel", ""); c.str("status") != "cancelled" {
 		t.Errorf("cancel gives %s", c.body)

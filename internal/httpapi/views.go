@@ -44,6 +44,8 @@ type messageView struct {
 	Reference     *string           `json:"reference"`
 	Tags          map[string]string `json:"tags"`
 	ResendOf      *uuid.UUID        `json:"resend_of"`
+	// RedactedAt is when the content was removed before the message: it cannot be sent again.
+	RedactedAt *time.Time `json:"redacted_at"`
 }
 
 type errorView struct {
@@ -90,7 +92,7 @@ func viewMessage(m store.Message) messageView {
 		Priority: message.Priority(m.Priority).String(), Category: m.Category, OnUnknown: m.OnUnknown, API: "messages",
 		CreatedAt: m.CreatedAt.UTC(), SendAt: utc(m.SendAt), ExpiresAt: utc(m.ExpiresAt), AcceptedAt: utc(m.AcceptedAt), SentAt: utc(m.SentAt),
 		DeliveredAt: utc(m.DeliveredAt), ReadAt: utc(m.ReadAt), PlayedAt: utc(m.PlayedAt), FailedAt: utc(m.FailedAt),
-		Reference: m.Reference, Tags: m.Tags, ResendOf: m.ResendOf,
+		Reference: m.Reference, Tags: m.Tags, ResendOf: m.ResendOf, RedactedAt: utc(m.RedactedAt),
 	}
 	if m.ErrorCode != nil || m.ErrorTitle != nil || m.ErrorDetails != nil {
 		v.Error = &errorView{m.ErrorCode, m.ErrorSubcode, m.ErrorTitle, m.ErrorDetails, m.ErrorScope}

@@ -154,7 +154,9 @@ const pickWaitingSQL = `
 	ORDER BY m.id LIMIT $10::integer FOR NO KEY UPDATE SKIP LOCKED`
 
 const cancelPickedSQL = `
-	UPDATE messages m SET status = 'cancelled'
+	UPDATE messages m SET status = 'cancelled',
+		body = CASE WHEN wagate_content_ends('cancelled', m.category, m.pricing_category, $4::boolean) THEN NULL ELSE m.body END,
+		redacted_at = CASE WHEN m.body IS NOT NULL AND wagate_content_ends('cancelled', m.category, m.pricing_category, $4::boolean) THEN clock_timestamp() ELSE m.redacted_at END
 	WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid AND m.status = 'queued'
 	RETURNING ` + cancelledColumns
 
@@ -172,7 +174,7 @@ func (s *Store) cancelSome(ctx context.Context, f CancelFilter, tags *string, la
 			return err
 		}
 		lo, hi := bounds(ids)
-		if rows, err = tx.Query(ctx, cancelPickedSQL, ids, lo, hi); err != nil {
+		if rows, err = tx.Query(ctx, cancelPickedSQL, ids, lo, hi, s.atFinal); err != nil {
 			return err
 		}
 		if err := withdrawLater(ctx, tx, rows, withdraw); err != nil {

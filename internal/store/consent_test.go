@@ -371,7 +371,7 @@ func TestWindowEvidence(t *testing.T) {
 		t.Error("a waiting message of a user is not seen")
 	}
 	for i, want := range []int64{0, 1} {
-		if n, err := s.SweepUserIDs(t.Context(), 10); n != want || err != nil {
+		if n, err := s.SweepUserIDs(t.Context(), 60, 10); n != want || err != nil {
 			t.Errorf("sweep %d: %d, %v", i, n, err)
 		}
 		must(t, pool, `UPDATE user_ids SET seen_at = now() - interval '61 days' WHERE user_id = 'US.5'`)

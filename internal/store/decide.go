@@ -100,6 +100,8 @@ func (s *Store) Settle(ctx context.Context, tx pgx.Tx, id uuid.UUID, as Decision
 		_, err = tx.Exec(ctx, `
 			UPDATE messages SET
 				status = CASE $2::text WHEN 'resend' THEN 'queued' ELSE $2::text END, settle_by = NULL, settle_waits = NULL, slot_at = NULL,
+				body = CASE WHEN wagate_content_ends($2::text, category, pricing_category, $4::boolean) THEN NULL ELSE body END,
+				redacted_at = CASE WHEN body IS NOT NULL AND wagate_content_ends($2::text, category, pricing_category, $4::boolean) THEN $3::timestamptz ELSE redacted_at END,
 				sent_at = CASE $2::text WHEN 'sent' THEN coalesce(sent_at, $3::timestamptz) ELSE sent_at END,
 				failed_at = CASE $2::text WHEN 'failed' THEN coalesce(failed_at, $3::timestamptz) ELSE failed_at END,
 				error_code = CASE $2::text WHEN 'sent' THEN NULL ELSE error_code END,
@@ -107,7 +109,7 @@ func (s *Store) Settle(ctx context.Context, tx pgx.Tx, id uuid.UUID, as Decision
 				error_details = CASE $2::text WHEN 'sent' THEN NULL ELSE error_details END,
 				error_title = CASE $2::text WHEN 'sent' THEN NULL WHEN 'failed' THEN 'Settled as failed by an operator' ELSE error_title END,
 				error_scope = CASE $2::text WHEN 'sent' THEN NULL WHEN 'failed' THEN 'message' ELSE error_scope END
-			WHERE id = $1::uuid AND status = 'unknown'`, id, string(as), now)
+			WHERE id = $1::uuid AND status = 'unknown'`, id, string(as), now, s.atFinal)
 	}
 	if err == nil {
 		err = s.InsertEvents(ctx, tx, []Event{{

@@ -54,7 +54,7 @@ func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcom
 	var told []Event
 	if n > 0 {
 		var err error
-		if told, err = queueOutcomes(b, outcomes, current, &gate); err != nil {
+		if told, err = queueOutcomes(b, outcomes, current, &gate, s.atFinal); err != nil {
 			return err
 		}
 	}
@@ -78,7 +78,7 @@ func (s *Store) RecordOutcomes(ctx context.Context, tx pgx.Tx, outcomes []Outcom
 
 // queueOutcomes adds the statements of RecordOutcomes to a batch, and gives its events; current gets the wamid that each
 // message has then.
-func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]string, gate *callbackGate) ([]Event, error) {
+func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]string, gate *callbackGate, atFinal bool) ([]Event, error) {
 	n := len(outcomes)
 	ids, tries, statuses, at := make([]uuid.UUID, n), make([]int32, n), make([]string, n), make([]time.Time, n)
 	wamids, waids, msgStatuses := make([]string, n), make([]string, n), make([]string, n)
@@ -99,6 +99,8 @@ func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]strin
 	b.Queue(`
 		UPDATE messages m SET
 			status = CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN u.status ELSE m.status END,
+			body = CASE WHEN wagate_content_ends(CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN u.status ELSE m.status END, m.category, m.pricing_category, $18::boolean) THEN NULL ELSE m.body END,
+			redacted_at = CASE WHEN m.body IS NOT NULL AND wagate_content_ends(CASE WHEN (u.decided OR u.try > m.failed_try) AND wagate_status_rank(u.status, false) > wagate_status_rank(m.status, m.failed_by_meta) THEN u.status ELSE m.status END, m.category, m.pricing_category, $18::boolean) THEN clock_timestamp() ELSE m.redacted_at END,
 			slot_at = NULL,
 			wamid = coalesce(m.wamid, CASE WHEN (u.decided OR u.try > m.failed_try) THEN nullif(u.wamid, '') END), wa_id = coalesce(nullif(u.wa_id, ''), m.wa_id),
 			message_status = coalesce(nullif(u.message_status, ''), m.message_status),
@@ -119,7 +121,7 @@ func queueOutcomes(b *pgx.Batch, outcomes []Outcome, current map[uuid.UUID]strin
 		  AND (m.try = u.try OR (u.status = 'accepted' AND u.try < m.try AND u.try > m.failed_try AND m.status IN ('queued', 'unknown')))
 		  AND (u.status <> 'unknown' OR m.status = 'sending')
 		RETURNING m.id, CASE WHEN (u.decided OR u.try > m.failed_try) THEN coalesce(m.wamid, '') ELSE u.wamid END`,
-		ids, tries, statuses, at, wamids, waids, msgStatuses, codes, subcodes, titles, details, scopes, reasons, settle, lo, hi, decided,
+		ids, tries, statuses, at, wamids, waids, msgStatuses, codes, subcodes, titles, details, scopes, reasons, settle, lo, hi, decided, atFinal,
 	).Query(func(rows pgx.Rows) error {
 		var id uuid.UUID
 		var wamid string

@@ -61,6 +61,8 @@ type Message struct {
 	FallbackLanguage *string
 	FallbackFrom     *string
 	FallbackAt       *time.Time
+	// RedactedAt is when the content was removed before its row; nil when it was not.
+	RedactedAt *time.Time
 	// Held is the pause that covers a waiting message, the one that ends last; nil when none does.
 	Held *Held
 	// Hold is what a waiting message waits for of its own; nil when it has its job.
@@ -93,10 +95,10 @@ type Held struct {
 
 const messageColumns = `
 	m.id, m.phone_number_id, m.waba_id, m.recipient, m.type, m.status, m.priority, m.category, m.on_unknown, m.template_name,
-	m.template_language, m.reference, m.tags, m.api, m.send_at, m.expires_at, m.resend_of, m.created_at, m.try, m.wamid, m.message_status,
+	m.template_language, m.reference, m.tags, m.api, m.send_at, m.expires_at, m.resend_of, m.created_at, m.try, nullif(m.wamid, '` + forgottenWAMID + `'), m.message_status,
 	m.accepted_at, m.sent_at, m.delivered_at, m.read_at, m.played_at, m.failed_at, m.unknown_at, m.unknown_reason, m.settle_by, m.settle_waits,
 	m.error_code, m.error_subcode, m.error_title, m.error_details, m.error_scope, m.pricing_billable, m.pricing_model,
-	m.pricing_type, m.pricing_category, m.fallback_template, m.fallback_language, m.fallback_from, m.fallback_at, h.scope, h.value, h.reason, h.until, w.kind, w.value, w.until, w.since,
+	m.pricing_type, m.pricing_category, m.fallback_template, m.fallback_language, m.fallback_from, m.fallback_at, m.redacted_at, h.scope, h.value, h.reason, h.until, w.kind, w.value, w.until, w.since,
 	` + laneColumns + `,
 	CASE WHEN l.published_at IS NULL THEN 0 ELSE (
 		SELECT count(*) FROM phone_numbers q JOIN lane_stats s ON s.phone_number_id = q.phone_number_id
@@ -139,7 +141,7 @@ func scanMessage(r pgx.CollectableRow) (m Message, err error) {
 		&m.TemplateLanguage, &m.Reference, &m.Tags, &m.API, &m.SendAt, &m.ExpiresAt, &m.ResendOf, &m.CreatedAt, &m.Tries, &m.WAMID, &m.MessageStatus,
 		&m.AcceptedAt, &m.SentAt, &m.DeliveredAt, &m.ReadAt, &m.PlayedAt, &m.FailedAt, &m.UnknownAt, &m.UnknownReason, &m.SettleBy, &m.SettleWaits,
 		&m.ErrorCode, &m.ErrorSubcode, &m.ErrorTitle, &m.ErrorDetails, &m.ErrorScope, &m.PricingBillable, &m.PricingModel,
-		&m.PricingType, &m.PricingCategory, &m.FallbackTemplate, &m.FallbackLanguage, &m.FallbackFrom, &m.FallbackAt, &scope, &value, &reason, &until, &kind, &cause, &holdUntil, &holdSince,
+		&m.PricingType, &m.PricingCategory, &m.FallbackTemplate, &m.FallbackLanguage, &m.FallbackFrom, &m.FallbackAt, &m.RedactedAt, &scope, &value, &reason, &until, &kind, &cause, &holdUntil, &holdSince,
 		&lane.AppID, &lane.Waiting[0], &lane.Waiting[1], &lane.Waiting[2], &lane.Waiting[3], &lane.PerSecond, &lane.State, &lane.WorkerID, &lane.PublishedAt, &lane.Fresh, &m.BusyLanes, &m.SeenAt)
 	if scope != nil {
 		m.Held = &Held{Scope: *scope, Value: *value, Reason: *reason, Until: until}
@@ -184,65 +186,6 @@ func (s *Store) Events(ctx context.Context, id uuid.UUID) ([]LoggedEvent, error)
 		id, message.TimeOf(id).Add(-time.Hour), maxEvents)
 }
 
-// Filter picks messages. Zero fields pick all.
-type Filter struct {
-	Status    string
-	From      string
-	To        string
-	Reference string
-	Tags      map[string]string
-	// PhoneNumberIDs are the ones the asker may see; empty means all.
-	PhoneNumberIDs []string
-	CreatedAfter   time.Time
-	CreatedBefore  time.Time
-	// Before is the id of the last message of the page before; the answer goes on with older ones.
-	Before uuid.UUID
-	// Limit is 1 or more.
-	Limit int
-}
-
-// ListMessages reads the newest messages that a filter picks, newest first. Only the span of creation is indexed:
-// give one, or expect the whole table to be read for a rare value.
-func (s *Store) ListMessages(ctx context.Context, f Filter) ([]Message, error) {
-	var after, before *time.Time
-	if !f.CreatedAfter.IsZero() {
-		after = sinceEpoch(f.CreatedAfter)
-	}
-	if !f.CreatedBefore.IsZero() {
-		before = sinceEpoch(f.CreatedBefore)
-	}
-	var cursor *uuid.UUID
-	if f.Before != uuid.Nil {
-		cursor = &f.Before
-	}
-	var tags *string
-	if len(f.Tags) > 0 {
-		raw, err := json.Marshal(f.Tags)
-		if err != nil {
-			return nil, fmt.Errorf("encoding the tags of a filter: %w", err)
-		}
-		t := string(raw)
-		tags = &t
-	}
-	return collect(ctx, s.pool, "messages", scanMessage, `SELECT `+messageColumns+` FROM messages m `+heldJoin+`
-		WHERE ($1::text = '' OR m.status = $1::text) AND ($2::text = '' OR m.phone_number_id = $2::text)
-		  AND ($3::text = '' OR m.recipient = $3::text) AND ($4::text = '' OR m.reference = $4::text)
-		  AND ($5::text IS NULL OR m.tags @> $5::text::jsonb) AND (cardinality($6::text[]) = 0 OR m.phone_number_id = ANY($6::text[]))
-		  AND m.id >= coalesce(wagate_uuid_floor($7::timestamptz), '00000000-0000-0000-0000-000000000000'::uuid)
-		  AND m.id < coalesce($9::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
-		  AND m.id < coalesce(wagate_uuid_floor($8::timestamptz), 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
-		ORDER BY m.id DESC LIMIT $10::integer`,
-		f.Status, f.From, f.To, f.Reference, tags, notNil(f.PhoneNumberIDs), after, before, cursor, f.Limit)
-}
-
-// sinceEpoch is the time, or 1970 for one before it: an id carries none.
-func sinceEpoch(t time.Time) *time.Time {
-	if epoch := time.Unix(0, 0); t.Before(epoch) {
-		t = epoch
-	}
-	return &t
-}
-
 func notNil(s []string) []string {
 	if s == nil {
 		return []string{}
@@ -256,8 +199,11 @@ func (s *Store) Cancel(ctx context.Context, id uuid.UUID, now time.Time, withdra
 	cancelled := false
 	err := s.InTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			UPDATE messages m SET status = 'cancelled' WHERE m.id = $1::uuid AND m.status = 'queued' AND m.slot_at IS NULL AND m.try = 0
-			RETURNING `+cancelledColumns, id)
+			UPDATE messages m SET status = 'cancelled',
+				body = CASE WHEN wagate_content_ends('cancelled', m.category, m.pricing_category, $2::boolean) THEN NULL ELSE m.body END,
+				redacted_at = CASE WHEN m.body IS NOT NULL AND wagate_content_ends('cancelled', m.category, m.pricing_category, $2::boolean) THEN clock_timestamp() ELSE m.redacted_at END
+			WHERE m.id = $1::uuid AND m.status = 'queued' AND m.slot_at IS NULL AND m.try = 0
+			RETURNING `+cancelledColumns, id, s.atFinal)
 		if err != nil {
 			return err
 		}

@@ -24,6 +24,8 @@ type Failure struct {
 	Priority         int
 	// FlowBody is the body of an interactive message, where it may name a flow; nil for all others.
 	FlowBody []byte
+	// Gone says that its content is kept no more: it cannot be sent again.
+	Gone bool
 	// ByLink says that Meta fetches the message's media from an address.
 	ByLink bool
 	// OurMedia says that it names media of ours that were not put up once more for its sake yet.
@@ -67,7 +69,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 	lo, hi := bounds(ids)
 	rows, err := tx.Query(ctx, `
 		SELECT m.id, m.phone_number_id, m.waba_id, m.recipient, `+userKey+`, coalesce(m.category, ''), coalesce(m.template_name, ''),
-		       coalesce(m.template_language, ''), m.priority, CASE WHEN m.type = 'interactive' THEN m.body END,
+		       coalesce(m.template_language, ''), m.priority, CASE WHEN m.type = 'interactive' THEN m.body END, m.redacted_at IS NOT NULL,
 		       m.type NOT IN ('text', 'reaction', 'location', 'contacts') AND position('"link":"'::bytea IN coalesce(m.body, ''::bytea)) > 0,
 		       m.redos, m.throttles, m.retries, m.expires_at, m.fallback_template IS NOT NULL AND m.fallback_at IS NULL,
 		       EXISTS (SELECT FROM media_uses u WHERE u.message_id = m.id AND NOT u.renewed), coalesce(m.accepted_at, m.sent_at, '0001-01-01Z'::timestamptz)
@@ -79,7 +81,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 	found := make(map[uuid.UUID]Failure, len(ids))
 	var f Failure
 	_, err = pgx.ForEachRow(rows, []any{&f.ID, &f.PhoneNumberID, &f.WABAID, &f.Recipient, &f.User, &f.Category, &f.TemplateName, &f.TemplateLanguage,
-		&f.Priority, &f.FlowBody, &f.ByLink, &f.Redos, &f.Throttles, &f.Retries, &f.ExpiresAt, &f.Fallback, &f.OurMedia, &f.TriedAt}, func() error {
+		&f.Priority, &f.FlowBody, &f.Gone, &f.ByLink, &f.Redos, &f.Throttles, &f.Retries, &f.ExpiresAt, &f.Fallback, &f.OurMedia, &f.TriedAt}, func() error {
 		found[f.ID] = f
 		f = Failure{}
 		return nil
@@ -105,6 +107,7 @@ func (s *Store) decideFailures(ctx context.Context, tx pgx.Tx, failing []*status
 		waits := c.row.status == message.Queued
 		if decide != nil && (c.open() || waits) {
 			next = decide(f)
+			next.Again = next.Again && !f.Gone
 		}
 		switch {
 		case !next.Again:

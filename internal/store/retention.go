@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -32,29 +31,12 @@ func (s *Store) DropBefore(ctx context.Context, cutoff time.Time) (Dropped, erro
 	first := cutoff.UTC().Truncate(24 * time.Hour) // the first day that stays
 	oldest := first                                // ... with the days of messages that could not go
 	for _, parent := range []string{"messages", "message_events", "webhook_raw"} {
-		children, err := s.partitions(ctx, parent)
+		kept, err := s.dropDays(ctx, parent, first, &d)
 		if err != nil {
 			return d, err
 		}
-		for _, child := range children {
-			day, err := time.Parse("20060102", child[len(parent)+len("_p"):])
-			if err != nil || !day.Before(first) {
-				continue
-			}
-			open, err := s.dropPartition(ctx, parent, child)
-			switch {
-			case err == nil && open:
-				d.Kept = append(d.Kept, child)
-			case err == nil:
-				d.Partitions = append(d.Partitions, child)
-			case lockTimedOut(err):
-				d.Busy = append(d.Busy, child)
-			default:
-				return d, fmt.Errorf("dropping partition %s: %w", child, err)
-			}
-			if parent == "messages" && !slices.Contains(d.Partitions, child) && day.Before(oldest) {
-				oldest = day // its wamids stay, and younger ones
-			}
+		if parent == "messages" && !kept.IsZero() {
+			oldest = kept // its wamids stay, and younger ones
 		}
 	}
 	for {
@@ -70,6 +52,45 @@ func (s *Store) DropBefore(ctx context.Context, cutoff time.Time) (Dropped, erro
 			return d, nil
 		}
 	}
+}
+
+// DropDaysBefore drops the daily partitions of message_events or webhook_raw whose day lies wholly before the day of cutoff
+// (UTC), as DropBefore does; messages and the others stay.
+func (s *Store) DropDaysBefore(ctx context.Context, parent string, cutoff time.Time) (Dropped, error) {
+	var d Dropped
+	_, err := s.dropDays(ctx, parent, cutoff.UTC().Truncate(24*time.Hour), &d)
+	return d, err
+}
+
+// dropDays drops the partitions of a table before the first day that stays, and gives the oldest day that could not go; zero
+// when all went.
+func (s *Store) dropDays(ctx context.Context, parent string, first time.Time, d *Dropped) (oldest time.Time, err error) {
+	children, err := s.partitions(ctx, parent)
+	if err != nil {
+		return oldest, err
+	}
+	for _, child := range children {
+		day, err := time.Parse("20060102", child[len(parent)+len("_p"):])
+		if err != nil || !day.Before(first) {
+			continue
+		}
+		open, err := s.dropPartition(ctx, parent, child)
+		switch {
+		case err == nil && !open:
+			d.Partitions = append(d.Partitions, child)
+			continue
+		case err == nil:
+			d.Kept = append(d.Kept, child)
+		case lockTimedOut(err):
+			d.Busy = append(d.Busy, child)
+		default:
+			return oldest, fmt.Errorf("dropping partition %s: %w", child, err)
+		}
+		if oldest.IsZero() {
+			oldest = day // they come in the order of their days
+		}
+	}
+	return oldest, nil
 }
 
 // partitions lists the daily partitions of a table, oldest first.

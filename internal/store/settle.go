@@ -20,8 +20,11 @@ func (s *Store) Expire(ctx context.Context, since, until time.Time, limit int) (
 				WHERE expires_at > $1::timestamptz AND expires_at <= $2::timestamptz AND status = 'queued' AND slot_at IS NULL
 				ORDER BY expires_at LIMIT $3::integer FOR NO KEY UPDATE SKIP LOCKED
 			)
-			UPDATE messages m SET status = 'expired' FROM due WHERE m.id = due.id AND m.status = 'queued' AND m.slot_at IS NULL
-			RETURNING m.id, m.try, m.expires_at`, since, until, limit)
+			UPDATE messages m SET status = 'expired',
+				body = CASE WHEN wagate_content_ends('expired', m.category, m.pricing_category, $4::boolean) THEN NULL ELSE m.body END,
+				redacted_at = CASE WHEN m.body IS NOT NULL AND wagate_content_ends('expired', m.category, m.pricing_category, $4::boolean) THEN clock_timestamp() ELSE m.redacted_at END
+			FROM due WHERE m.id = due.id AND m.status = 'queued' AND m.slot_at IS NULL
+			RETURNING m.id, m.try, m.expires_at`, since, until, limit, s.atFinal)
 		if err != nil {
 			return err
 		}
@@ -130,6 +133,8 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 			settle_waits = nullif(due.waits, ''),
 			status = CASE WHEN m.status <> 'unknown' OR due.waits <> '' THEN m.status
 			              WHEN due.policy = 'fail' THEN 'failed' WHEN due.policy = 'resend' THEN 'queued' ELSE m.status END,
+			body = CASE WHEN m.status = 'unknown' AND due.waits = '' AND due.policy = 'fail' AND wagate_content_ends('failed', m.category, m.pricing_category, $7::boolean) THEN NULL ELSE m.body END,
+			redacted_at = CASE WHEN m.status = 'unknown' AND due.waits = '' AND due.policy = 'fail' AND wagate_content_ends('failed', m.category, m.pricing_category, $7::boolean) THEN clock_timestamp() ELSE m.redacted_at END,
 			settle_resends = m.settle_resends + CASE WHEN m.status = 'unknown' AND due.waits = '' AND due.policy = 'resend' THEN 1 ELSE 0 END,
 			failed_at = CASE WHEN m.status = 'unknown' AND due.waits = '' AND due.policy = 'fail' THEN clock_timestamp() ELSE m.failed_at END,
 			error_scope = CASE WHEN m.status = 'unknown' AND due.waits = '' AND due.policy = 'fail' THEN 'message' ELSE m.error_scope END,
@@ -137,7 +142,7 @@ func (s *Store) SettleUnknown(ctx context.Context, tx pgx.Tx, p Patience) ([]Set
 		FROM due WHERE m.id = due.id AND m.settle_by IS NOT NULL
 		RETURNING m.id, m.phone_number_id, m.priority, m.try,
 		          CASE WHEN due.waits = '' AND m.status IN ('unknown', 'failed', 'queued') THEN due.policy ELSE '' END,
-		          due.waits, due.waits = coalesce(due.waited, ''), now()`, p.Limit, p.WorkerID, p.After.Seconds(), phones, p.Grace.Seconds(), accepted)
+		          due.waits, due.waits = coalesce(due.waited, ''), now()`, p.Limit, p.WorkerID, p.After.Seconds(), phones, p.Grace.Seconds(), accepted, s.atFinal)
 	if err != nil {
 		return nil, fmt.Errorf("settling unknown messages: %w", err)
 	}

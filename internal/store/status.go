@@ -245,6 +245,9 @@ const lockForStatusSQL = `
 const updateStatusSQL = `
 	UPDATE messages m SET
 		status = u.status, failed_by_meta = m.failed_by_meta OR u.failed,
+		body = CASE WHEN wagate_content_ends(u.status, m.category, coalesce(m.pricing_category, u.category), $22::boolean) THEN NULL ELSE m.body END,
+		redacted_at = CASE WHEN m.body IS NOT NULL AND wagate_content_ends(u.status, m.category, coalesce(m.pricing_category, u.category), $22::boolean)
+			THEN clock_timestamp() ELSE m.redacted_at END,
 		wamid = coalesce(m.wamid, u.wamid),
 		sent_at = least(m.sent_at, u.sent_at), delivered_at = least(m.delivered_at, u.delivered_at),
 		read_at = least(m.read_at, u.read_at), played_at = least(m.played_at, u.played_at), failed_at = least(m.failed_at, u.failed_at),
@@ -284,7 +287,7 @@ func (s *Store) updateFromStatuses(ctx context.Context, tx pgx.Tx, order []*stat
 	}
 	lo, hi := bounds(ids)
 	_, err := tx.Exec(ctx, updateStatusSQL, ids, statuses, failed, wamids, sent, delivered, read, played, failedAt, proven, settled, errs,
-		codes, titles, details, billable, model, kind, category, lo, hi)
+		codes, titles, details, billable, model, kind, category, lo, hi, s.atFinal)
 	if err != nil {
 		return fmt.Errorf("applying statuses to %d messages: %w", n, err)
 	}
@@ -305,7 +308,7 @@ func (s *Store) recordStatusWAMIDs(ctx context.Context, tx pgx.Tx, order []*stat
 		}
 		seen := make(map[string]bool, 1)
 		for _, st := range c.statuses {
-			if st.WAMID == "" || seen[st.WAMID] || c.old(st) || st.WAMID == c.row.wamid {
+			if c.row.wamid == forgottenWAMID || st.WAMID == "" || seen[st.WAMID] || c.old(st) || st.WAMID == c.row.wamid {
 				continue // the row's own was recorded in the transaction that gave it to the row
 			}
 			seen[st.WAMID] = true

@@ -279,7 +279,7 @@ func TestPlansMadeOnEmptyPartitionsUseTheKeys(t *testing.T) {
 	nulls := func(n int) string { return strings.Repeat(", NULL", n) }
 	statements := map[string]string{
 		"lock":   `EXECUTE lock_it($1, '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff')`,
-		"update": `EXECUTE update_it($1, array_fill('sent'::text, ARRAY[500]), array_fill(false, ARRAY[500])` + nulls(16) + `, '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff')`,
+		"update": `EXECUTE update_it($1, array_fill('sent'::text, ARRAY[500]), array_fill(false, ARRAY[500])` + nulls(16) + `, '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff', false)`,
 		"finish": `EXECUTE finish_it($1, NULL, NULL, '00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff')`,
 		"take":   `EXECUTE take_it(100)`,
 	}

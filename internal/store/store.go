@@ -39,6 +39,9 @@ type Store struct {
 	pool *pgxpool.Pool
 	// putIn puts the jobs of callbacks in; see OnCallbacks.
 	putIn func(ctx context.Context, tx pgx.Tx, runs []CallbackRun) error
+	// atFinal says that content goes with the status that ends its message.
+	atFinal bool
+	indexed searchIndexes
 }
 
 // New makes a Store over a pool that stays the caller's.

@@ -47,12 +47,12 @@ func (s *Store) KnownUserIDs(ctx context.Context, tx pgx.Tx, ids []string) (map[
 	return known, nil
 }
 
-// SweepUserIDs removes up to limit user ids that were not seen for two months and returns how many.
-func (s *Store) SweepUserIDs(ctx context.Context, limit int) (int64, error) {
+// SweepUserIDs removes up to limit user ids that were not seen for some days and returns how many.
+func (s *Store) SweepUserIDs(ctx context.Context, days, limit int) (int64, error) {
 	tag, err := s.pool.Exec(ctx, `
 		DELETE FROM user_ids u USING (
-			SELECT user_id FROM user_ids WHERE seen_at < clock_timestamp() - interval '60 days' ORDER BY seen_at LIMIT $1::integer FOR UPDATE SKIP LOCKED
-		) old WHERE u.user_id = old.user_id`, limit)
+			SELECT user_id FROM user_ids WHERE seen_at < clock_timestamp() - make_interval(days => $1::integer) ORDER BY seen_at LIMIT $2::integer FOR UPDATE SKIP LOCKED
+		) old WHERE u.user_id = old.user_id`, days, limit)
 	if err != nil {
 		return 0, fmt.Errorf("removing old user ids: %w", err)
 	}

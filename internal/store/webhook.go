@@ -160,10 +160,10 @@ const finishRawSQL = `
 // planByIndex makes the statements of this transaction find rows of partitioned tables by their ids, whatever the
 // planner believes of the partitions. A statement may be planned once, while the day's partition is empty and was never
 // analysed, and keep that plan when it holds a million rows: then it must not be a scan, nor a loop that walks the range
-// of ids for each row of the set. `id = ANY` through the index and a hash join over the result stay quick at any size.
+// of ids for each row of the set, nor a bitmap of all that a wider index finds. `id = ANY` through the index and a hash join over the result stay quick at any size.
 // Without jit = off the cost that stands for "off" would have each of these small statements compiled.
 func planByIndex(ctx context.Context, tx pgx.Tx) error {
-	const set = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_nestloop', 'off', true),
+	const set = `SELECT set_config('enable_seqscan', 'off', true), set_config('enable_nestloop', 'off', true), set_config('enable_bitmapscan', 'off', true),
 		set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)`
 	if _, err := tx.Exec(ctx, set); err != nil {
 		return fmt.Errorf("preparing the transaction: %w", err)
