@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -257,6 +258,74 @@ func TestCrashBetweenDeliveryAndItsRecord(t *testing.T) {
 	}
 }
 
+// Jobs that end the moment there is nothing to do leave no event behind, though events come at that very moment. Nobody mends
+// anything here: an event without a job would wait for ever.
+func TestNoEventIsLeftWithoutAJob(t *testing.T) {
+	r := newRig(t)
+	e := newEndpoint(t, nil)
+	for range 2 {
+		d := r.deliverer()
+		d.idle = 0
+		r.work(d)
+	}
+	const writers, each = 4, 60
+	ids := make([]uuid.UUID, writers*each)
+	for i := range ids {
+		ids[i] = r.accept(e.URL)
+	}
+	r.exec(`UPDATE messages SET status = 'sending', try = 1`)
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for _, id := range ids[w*each : (w+1)*each] {
+				err := r.store.InTx(t.Context(), func(tx pgx.Tx) error {
+					return r.store.RecordOutcomes(t.Context(), tx, []store.Outcome{{ID: id, Try: 1, Status: "accepted", Event: "try.accepted", At: time.Now()}}, nil)
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	r.until(`SELECT count(*) = $1 FROM callback_events WHERE delivered_at IS NOT NULL`, len(ids))
+	r.until(`SELECT due_at IS NULL FROM callback_endpoints`)
+	r.until(`SELECT count(*) = 0 FROM river_job WHERE state NOT IN ('completed', 'cancelled')`)
+}
+
+// A job does not end while somebody adds an event and has seen that there is a job.
+func TestAJobDoesNotEndUnderAnEvent(t *testing.T) {
+	r := newRig(t)
+	e := newEndpoint(t, nil)
+	r.accepted(r.accept(e.URL))
+	id := scalar[uuid.UUID](r, `SELECT endpoint_id FROM callback_endpoints`)
+	number := scalar[int64](r, `SELECT run FROM callback_endpoints`)
+	r.exec(`UPDATE callback_events SET delivered_at = now()`)
+	second := r.accept(e.URL)
+	r.exec(`UPDATE messages SET status = 'sending', try = 1 WHERE id = $1`, second)
+	r.tx(func(tx pgx.Tx) error {
+		err := r.store.RecordOutcomes(t.Context(), tx, []store.Outcome{{ID: second, Try: 1, Status: "accepted", Event: "try.accepted", At: time.Now()}}, nil)
+		if err != nil {
+			return err
+		}
+		if ended, err := r.store.EndCallbacks(t.Context(), id, number); ended || err != nil {
+			t.Errorf("it ended while the event is not committed: %v, %v", ended, err)
+		}
+		return nil
+	})
+	if ended, err := r.store.EndCallbacks(t.Context(), id, number); ended || err != nil {
+		t.Errorf("it ended though an event is due: %v, %v", ended, err)
+	}
+	r.exec(`UPDATE callback_events SET delivered_at = now()`)
+	if ended, err := r.store.EndCallbacks(t.Context(), id, number); !ended || err != nil {
+		t.Errorf("it did not end: %v, %v", ended, err)
+	}
+	r.accepted(r.accept(e.URL))
+	if got := scalar[int64](r, `SELECT run FROM callback_endpoints WHERE due_at IS NOT NULL`); got <= number {
+		t.Errorf("run %d after %d: the event that came then has no job of its own", got, number)
+	}
+}
+
 // What the old owner of a job records late counts where it was delivered, and only there.
 func TestStaleJobFailsNothing(t *testing.T) {
 	r := newRig(t)
@@ -271,7 +340,7 @@ func TestStaleJobFailsNothing(t *testing.T) {
 		t.Fatal(len(due), err)
 	}
 	ours, err := r.store.RecordCallbacks(t.Context(), id, old, []store.CallbackResult{
-		{Seq: due[0].Seq, Chain: due[0].Chain, Delivered: true}, {Seq: due[1].Seq, Chain: due[1].Chain, Error: "x", Wait: time.Hour},
+		{Seq: due[0].Seq, Delivered: true}, {Seq: due[1].Seq, Error: "x", Wait: time.Hour},
 	}, store.CallbackState{Failures: 99})
 	if ours || err != nil {
 		t.Fatal(ours, err)
