@@ -36,8 +36,8 @@ const (
 	alive = 4 * time.Second
 	// gather is how long the end of an attempt waits for others to be recorded with it.
 	gather = 5 * time.Millisecond
-	// idle is how long a job without events looks out for new ones, at intervals from lookMin that double up to lookMax.
-	idle    = 300 * time.Millisecond
+	// idleFor is how long a job without events looks out for new ones, at intervals from lookMin that double up to lookMax.
+	idleFor = 300 * time.Millisecond
 	lookMin = 10 * time.Millisecond
 	lookMax = 80 * time.Millisecond
 	// mendEvery is how often endpoints without a job are looked for.
@@ -67,6 +67,8 @@ type Deliverer struct {
 	once    sync.Once
 	// retry and probe say how long the next attempt waits after n failures; tests have their own.
 	retry, probe func(n int) time.Duration
+	// idle is how long a job without events looks out for new ones.
+	idle time.Duration
 	// posted hears of each attempt; nil but in tests.
 	posted func(*store.DueCallback, answer)
 }
@@ -74,7 +76,7 @@ type Deliverer struct {
 // New makes a Deliverer.
 func New(cfg Config) *Deliverer {
 	return &Deliverer{
-		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), stop: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger, metrics: newMetrics(cfg.Registerer), stop: make(chan struct{}), idle: idleFor,
 		retry: func(n int) time.Duration { return backoff(retryBase, retryMax, n) },
 		probe: func(n int) time.Duration { return backoff(probeBase, probeMax, n) },
 	}

@@ -109,3 +109,39 @@ func TestGoneRetryAfterAndTheEnd(t *testing.T) {
 		t.Errorf("they are %s", got)
 	}
 }
+
+// An event that comes while the one before it waits for its next attempt waits with it, however often one looks.
+func TestALaterEventWaitsForTheOneBefore(t *testing.T) {
+	r := newRig(t)
+	e := newEndpoint(t, func(n int, _ got) int {
+		if n == 1 {
+			return http.StatusInternalServerError
+		}
+		return http.StatusOK
+	})
+	id := r.accept(e.URL)
+	r.accepted(id)
+	endpoint := scalar[uuid.UUID](r, `SELECT endpoint_id FROM callback_endpoints`)
+	d := r.deliverer()
+	d.retry = func(int) time.Duration { return time.Hour }
+	r.run(d, endpoint)
+	r.apply(status(id, "sent"))
+	r.apply(status(id, "delivered"))
+	for range 2 {
+		r.run(d, endpoint)
+	}
+	if n := len(e.requests()); n != 1 {
+		t.Errorf("%d attempts while the first event waits", n)
+	}
+	if !scalar[bool](r, `SELECT count(*) = 3 AND min(next_at) = max(next_at) AND min(next_at) > now() + interval '59 minutes' FROM callback_events`) {
+		t.Error("the later events are not due with the first one")
+	}
+	if !scalar[bool](r, `SELECT e.due_at = (SELECT min(next_at) FROM callback_events) FROM callback_endpoints e`) {
+		t.Error("the next job is not for when they are due")
+	}
+	r.exec(`UPDATE callback_events SET next_at = now()`)
+	r.run(d, endpoint)
+	if got := toldWords(e.next(t, 3)); got[0] != "accepted" || got[1] != "sent" || got[2] != "delivered" {
+		t.Errorf("told %v", got)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -257,6 +258,74 @@ func TestCrashBetweenDeliveryAndItsRecord(t *testing.T) {
 	}
 }
 
+// Jobs that end the moment there is nothing to do leave no event behind, though events come at that very moment. Nobody mends
+// anything here: an event without a job would wait for ever.
+func TestNoEventIsLeftWithoutAJob(t *testing.T) {
+	r := newRig(t)
+	e := newEndpoint(t, nil)
+	for range 2 {
+		d := r.deliverer()
+		d.idle = 0
+		r.work(d)
+	}
+	const writers, each = 4, 60
+	ids := make([]uuid.UUID, writers*each)
+	for i := range ids {
+		ids[i] = r.accept(e.URL)
+	}
+	r.exec(`UPDATE messages SET status = 'sending', try = 1`)
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for _, id := range ids[w*each : (w+1)*each] {
+				err := r.store.InTx(t.Context(), func(tx pgx.Tx) error {
+					return r.store.RecordOutcomes(t.Context(), tx, []store.Outcome{{ID: id, Try: 1, Status: "accepted", Event: "try.accepted", At: time.Now()}}, nil)
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	r.until(`SELECT count(*) = $1 FROM callback_events WHERE delivered_at IS NOT NULL`, len(ids))
+	r.until(`SELECT due_at IS NULL FROM callback_endpoints`)
+	r.until(`SELECT count(*) = 0 FROM river_job WHERE state NOT IN ('completed', 'cancelled')`)
+}
+
+// A job does not end while somebody adds an event and has seen that there is a job.
+func TestAJobDoesNotEndUnderAnEvent(t *testing.T) {
+	r := newRig(t)
+	e := newEndpoint(t, nil)
+	r.accepted(r.accept(e.URL))
+	id := scalar[uuid.UUID](r, `SELECT endpoint_id FROM callback_endpoints`)
+	number := scalar[int64](r, `SELECT run FROM callback_endpoints`)
+	r.exec(`UPDATE callback_events SET delivered_at = now()`)
+	second := r.accept(e.URL)
+	r.exec(`UPDATE messages SET status = 'sending', try = 1 WHERE id = $1`, second)
+	r.tx(func(tx pgx.Tx) error {
+		err := r.store.RecordOutcomes(t.Context(), tx, []store.Outcome{{ID: second, Try: 1, Status: "accepted", Event: "try.accepted", At: time.Now()}}, nil)
+		if err != nil {
+			return err
+		}
+		if ended, err := r.store.EndCallbacks(t.Context(), id, number); ended || err != nil {
+			t.Errorf("it ended while the event is not committed: %v, %v", ended, err)
+		}
+		return nil
+	})
+	if ended, err := r.store.EndCallbacks(t.Context(), id, number); ended || err != nil {
+		t.Errorf("it ended though an event is due: %v, %v", ended, err)
+	}
+	r.exec(`UPDATE callback_events SET delivered_at = now()`)
+	if ended, err := r.store.EndCallbacks(t.Context(), id, number); !ended || err != nil {
+		t.Errorf("it did not end: %v, %v", ended, err)
+	}
+	r.accepted(r.accept(e.URL))
+	if got := scalar[int64](r, `SELECT run FROM callback_endpoints WHERE due_at IS NOT NULL`); got <= number {
+		t.Errorf("run %d after %d: the event that came then has no job of its own", got, number)
+	}
+}
+
 // What the old owner of a job records late counts where it was delivered, and only there.
 func TestStaleJobFailsNothing(t *testing.T) {
 	r := newRig(t)
@@ -271,7 +340,7 @@ func TestStaleJobFailsNothing(t *testing.T) {
 		t.Fatal(len(due), err)
 	}
 	ours, err := r.store.RecordCallbacks(t.Context(), id, old, []store.CallbackResult{
-		{Seq: due[0].Seq, Chain: due[0].Chain, Delivered: true}, {Seq: due[1].Seq, Chain: due[1].Chain, Error: "x", Wait: time.Hour},
+		{Seq: due[0].Seq, Delivered: true}, {Seq: due[1].Seq, Error: "x", Wait: time.Hour},
 	}, store.CallbackState{Failures: 99})
 	if ours || err != nil {
 		t.Fatal(ours, err)
@@ -284,124 +353,5 @@ func TestStaleJobFailsNothing(t *testing.T) {
 	}
 	if _, ok, err := r.store.BeginCallbacks(t.Context(), id, old); ok || err != nil {
 		t.Errorf("an old job began: %v %v", ok, err)
-	}
-}
-
-func TestTwoSecretsDuringRotation(t *testing.T) {
-	r := newRig(t)
-	e := newEndpoint(t, nil)
-	sub, first := r.subscribe(e.URL)
-	second := NewSecret(FormatWagate)
-	if err := r.store.SetSubscriptionSecret(t.Context(), sub, r.sealer.Seal([]byte(second), seal.CallbackSecret(sub.String())), time.Hour); err != nil {
-		t.Fatal(err)
-	}
-	verified := func(secret string, g got) error {
-		hook, err := standardwebhooks.NewWebhook(secret)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return hook.Verify(g.body, g.header)
-	}
-	r.accepted(r.accept(""))
-	r.run(r.d, sub)
-	g := e.next(t, 1)[0]
-	if err := verified(first, g); err != nil {
-		t.Errorf("the old secret, during the overlap: %v", err)
-	}
-	if err := verified(second, g); err != nil {
-		t.Errorf("the new secret, during the overlap: %v", err)
-	}
-	r.exec(`UPDATE callback_endpoints SET old_secret_until = now() - interval '1 second'`)
-	r.accepted(r.accept(""))
-	r.run(r.d, sub)
-	g = e.next(t, 1)[0]
-	if err := verified(first, g); err == nil {
-		t.Error("the old secret is valid after the overlap")
-	}
-	if err := verified(second, g); err != nil {
-		t.Errorf("the new secret, after the overlap: %v", err)
-	}
-}
-
-func TestReplay(t *testing.T) {
-	r := newRig(t)
-	e := newEndpoint(t, nil)
-	sub, _ := r.subscribe(e.URL)
-	const n = 25
-	for range n {
-		r.accepted(r.accept(""))
-	}
-	r.run(r.d, sub)
-	first := e.next(t, n)
-	r.exec(`UPDATE callback_events SET delivered_at = NULL, dead_at = now() WHERE seq IN (SELECT seq FROM callback_events ORDER BY seq LIMIT 5)`)
-	r.exec(`UPDATE callback_endpoints SET opened_at = now(), hold_until = now() + interval '1 hour', due_at = now() + interval '1 hour'`)
-	total, after := 0, int64(0)
-	for {
-		m, next, err := r.store.ReplayCallbacks(t.Context(), store.CallbackFilter{EndpointIDs: []uuid.UUID{sub}, Since: time.Now().Add(-time.Hour), After: after, Limit: 10})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if total += m; next == 0 {
-			break
-		}
-		after = next
-	}
-	if total != n {
-		t.Fatalf("replayed %d of %d", total, n)
-	}
-	r.run(r.d, sub)
-	ids := func(all []got) []string {
-		out := make([]string, len(all))
-		for i, g := range all {
-			out[i] = g.header.Get("webhook-id")
-		}
-		slices.Sort(out)
-		return out
-	}
-	if again := e.next(t, n); !slices.Equal(ids(first), ids(again)) {
-		t.Error("the replay is of other events")
-	}
-	// By message.
-	id, _ := first[0].status()
-	if m, _, err := r.store.ReplayCallbacks(t.Context(), store.CallbackFilter{MessageID: id, Limit: 10}); m != 1 || err != nil {
-		t.Fatal(m, err)
-	}
-	r.run(r.d, sub)
-	if again, _ := e.next(t, 1)[0].status(); again != id {
-		t.Error("the replay is of another message")
-	}
-}
-
-func TestForgetting(t *testing.T) {
-	r := newRig(t)
-	e := newEndpoint(t, nil)
-	kept, _ := r.subscribe(e.URL)
-	deleted, _ := r.subscribe(e.URL)
-	for range 3 {
-		r.accepted(r.accept(""))
-	}
-	r.run(r.d, kept)
-	r.exec(`UPDATE callback_events SET delivered_at = now() - interval '4 days' WHERE endpoint_id = $1 AND seq = (SELECT min(seq) FROM callback_events WHERE endpoint_id = $1)`, kept)
-	r.exec(`UPDATE callback_events SET delivered_at = NULL WHERE endpoint_id = $1 AND seq = (SELECT max(seq) FROM callback_events WHERE endpoint_id = $1)`, kept)
-	if err := r.store.DeleteSubscription(t.Context(), deleted); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		n, err := r.store.ForgetCallbacks(t.Context(), 72*time.Hour, 2)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n < 2 {
-			break
-		}
-	}
-	if n := scalar[int](r, `SELECT count(*) FROM callback_events WHERE endpoint_id = $1`, kept); n != 2 {
-		t.Errorf("%d events are kept, want the young one and the one that waits", n)
-	}
-	if n := scalar[int](r, `SELECT count(*) FROM callback_events`); n != 2 {
-		t.Errorf("%d events in all", n)
-	}
-	if n := scalar[int](r, `SELECT count(*) FROM callback_endpoints`); n != 1 {
-		t.Errorf("%d endpoints, want that of the deleted subscription gone", n)
 	}
 }

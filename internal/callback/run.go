@@ -154,7 +154,7 @@ func (r *run) step(ctx context.Context) (done bool, err error) {
 		return true, nil
 	case r.stopping():
 		return true, st.YieldCallbacks(ctx, r.target.EndpointID, r.number)
-	case r.held(), time.Since(r.seen) > idle:
+	case r.held(), time.Since(r.seen) > r.d.idle:
 		ended, err := st.EndCallbacks(ctx, r.target.EndpointID, r.number)
 		if !ended && err == nil {
 			r.next = time.Now().Add(lookMin)
@@ -313,7 +313,7 @@ func (r *run) record(ctx context.Context) error {
 // judge says what follows from an attempt, for its event and for the endpoint.
 func (r *run) judge(res result, now time.Time) store.CallbackResult {
 	e, a, st := &res.event, res.answer, &r.state
-	out := store.CallbackResult{Seq: e.Seq, Chain: e.Chain}
+	out := store.CallbackResult{Seq: e.Seq}
 	if a.err == "" {
 		out.Delivered, st.Delivered = true, true
 		if e.Attempts == 0 {

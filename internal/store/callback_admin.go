@@ -53,7 +53,7 @@ var ErrTooMany = fmt.Errorf("there are %d already", MaxSubscriptions)
 const callbackEndpointColumns = `
 	e.endpoint_id, e.kind, e.owner, e.url, e.format, e.events, e.statuses, e.waba_id, e.phone_number_id, e.key_name, e.old_secret_until, e.active,
 	e.inactive_reason, e.created_at, e.updated_at, e.hold_until, e.opened_at, e.failures, e.last_error, e.failed_at, e.delivered_at,
-	(SELECT count(*) FROM (SELECT FROM callback_events v WHERE v.endpoint_id = e.endpoint_id AND ` + callbackWaiting + ` LIMIT 100000) x)::integer,
+	(SELECT count(*) FROM (SELECT FROM callback_events v WHERE v.endpoint_id = e.endpoint_id AND ` + callbackWaiting + ` ORDER BY v.next_at, v.seq LIMIT 100000) x)::integer,
 	e.secret, e.verify_token`
 
 // PutSubscription makes a subscription, or changes the one with its id: then its secret stays. It fails with ErrTooMany.

@@ -68,33 +68,48 @@ type DueCallback struct {
 	ExpiresAt     time.Time
 }
 
-const callbackWaiting = `v.delivered_at IS NULL AND v.dead_at IS NULL`
+const (
+	callbackWaiting = `v.delivered_at IS NULL AND v.dead_at IS NULL`
+	// callbackOpen is the same as the index by expires_at has it.
+	callbackOpen = `coalesce(v.delivered_at, v.dead_at) IS NULL`
+)
 
-// What has an earlier event of its chain that sorts behind it is left out: so whatever is taken, all that goes before it
-// in its chain is taken too.
+// What has an earlier event of its chain that is due later came while that one was tried: it is left out, and due with it from
+// then on. So whatever is taken, all that goes before it in its chain is taken too.
 const dueCallbacksSQL = `
+	WITH head AS MATERIALIZED (
+		SELECT v.* FROM callback_events v
+		WHERE v.endpoint_id = $1::uuid AND ` + callbackWaiting + ` AND v.next_at <= CASE WHEN $3::boolean THEN 'infinity' ELSE now() END
+		ORDER BY v.next_at, v.seq LIMIT $2::integer
+	), early AS MATERIALIZED (
+		SELECT h.seq, before.next_at FROM head h CROSS JOIN LATERAL (
+			SELECT max(p.next_at) AS next_at FROM callback_events p
+			WHERE p.chain = h.chain AND p.seq < h.seq AND p.endpoint_id = h.endpoint_id AND p.next_at > h.next_at AND p.delivered_at IS NULL AND p.dead_at IS NULL
+		) before
+		WHERE before.next_at IS NOT NULL
+	), put_off AS (
+		UPDATE callback_events v SET next_at = early.next_at FROM early WHERE v.seq = early.seq AND ` + callbackWaiting + `
+	)
 	SELECT v.seq, v.event_id, v.chain, v.kind, coalesce(v.status, ''), v.at, coalesce(v.url, ''), coalesce(v.waba_id, ''),
 	       coalesce(v.phone_number_id, ''), coalesce(v.field, ''), v.value, v.detail, v.attempts, v.created_at, v.expires_at
-	FROM callback_events v
-	WHERE v.endpoint_id = $1::uuid AND ` + callbackWaiting + ` AND v.next_at <= CASE WHEN $3::boolean THEN 'infinity' ELSE clock_timestamp() END
-	  AND NOT EXISTS (
-		SELECT FROM callback_events p
-		WHERE p.chain = v.chain AND p.seq < v.seq AND p.endpoint_id = v.endpoint_id AND p.next_at > v.next_at
-		  AND p.delivered_at IS NULL AND p.dead_at IS NULL)
-	ORDER BY v.next_at, v.seq LIMIT $2::integer`
+	FROM head v WHERE NOT EXISTS (SELECT FROM early WHERE early.seq = v.seq)
+	ORDER BY v.next_at, v.seq`
 
-// DueCallbacks gives the events of an endpoint that are due, those due longest first, at most limit; with early also what
-// is not due yet. Events of one chain come with all that go before them.
+// DueCallbacks gives the events of an endpoint that are due, those due longest first, at most limit and perhaps less though
+// there are more; with early also what is not due yet. Events of one chain come with all that go before them.
 func (s *Store) DueCallbacks(ctx context.Context, id uuid.UUID, limit int, early bool) ([]DueCallback, error) {
-	rows, err := s.pool.Query(ctx, dueCallbacksSQL, id, limit, early)
-	if err != nil {
-		return nil, fmt.Errorf("reading what is due at callback endpoint %s: %w", id, err)
-	}
-	due, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d DueCallback, err error) {
-		return d, row.Scan(&d.Seq, &d.EventID, &d.Chain, &d.Kind, &d.Status, &d.At, &d.URL, &d.WABAID, &d.PhoneNumberID, &d.Field, &d.Value,
-			&d.Detail, &d.Attempts, &d.CreatedAt, &d.ExpiresAt)
+	var due []DueCallback
+	b := &pgx.Batch{} // and one transaction
+	// In the order of the index, however few the planner believes there are: it would read and sort all that wait.
+	b.Queue(`SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true), set_config('jit', 'off', true)`)
+	b.Queue(dueCallbacksSQL, id, limit, early).Query(func(rows pgx.Rows) (err error) {
+		due, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d DueCallback, err error) {
+			return d, row.Scan(&d.Seq, &d.EventID, &d.Chain, &d.Kind, &d.Status, &d.At, &d.URL, &d.WABAID, &d.PhoneNumberID, &d.Field, &d.Value,
+				&d.Detail, &d.Attempts, &d.CreatedAt, &d.ExpiresAt)
+		})
+		return err
 	})
-	if err != nil {
+	if err := s.pool.SendBatch(ctx, b).Close(); err != nil {
 		return nil, fmt.Errorf("reading what is due at callback endpoint %s: %w", id, err)
 	}
 	return due, nil
@@ -184,8 +199,7 @@ func (s *Store) ToldWAMID(ctx context.Context, id uuid.UUID) error {
 
 // CallbackResult is how one attempt at an event ended.
 type CallbackResult struct {
-	Seq   int64
-	Chain uuid.UUID
+	Seq int64
 	// Delivered ends it; so does Dead, without success.
 	Delivered bool
 	Dead      bool
@@ -207,12 +221,10 @@ type CallbackState struct {
 	Gone bool
 }
 
-// RecordCallbacks keeps how attempts of the endpoint's job of that number ended; no results are a sign of life. What waits
-// behind a failed event in its chain waits as long. It gives false when another job has taken its place: what was delivered
+// RecordCallbacks keeps how attempts of the endpoint's job of that number ended; no results are a sign of life. It gives false when another job has taken its place: what was delivered
 // counts all the same, what failed does not.
 func (s *Store) RecordCallbacks(ctx context.Context, id uuid.UUID, run int64, results []CallbackResult, st CallbackState) (ours bool, err error) {
 	var delivered, failed []int64
-	var chains []uuid.UUID
 	var errs []string
 	var waits []float64
 	var dead []bool
@@ -221,7 +233,7 @@ func (s *Store) RecordCallbacks(ctx context.Context, id uuid.UUID, run int64, re
 			delivered = append(delivered, r.Seq)
 			continue
 		}
-		failed, chains, errs, waits, dead = append(failed, r.Seq), append(chains, r.Chain), append(errs, r.Error), append(waits, r.Wait.Seconds()), append(dead, r.Dead)
+		failed, errs, waits, dead = append(failed, r.Seq), append(errs, r.Error), append(waits, r.Wait.Seconds()), append(dead, r.Dead)
 	}
 	err = s.InTx(ctx, func(tx pgx.Tx) error {
 		b := &pgx.Batch{}
@@ -240,18 +252,12 @@ func (s *Store) RecordCallbacks(ctx context.Context, id uuid.UUID, run int64, re
 				WHERE v.seq = ANY($1::bigint[]) AND `+callbackWaiting, delivered)
 		}
 		if len(failed) > 0 {
-			const mine = ` AND EXISTS (SELECT FROM callback_endpoints e WHERE e.endpoint_id = $1::uuid AND e.run = $2::bigint)`
 			b.Queue(`
 				UPDATE callback_events v SET attempts = v.attempts + 1, last_error = u.error,
 					next_at = clock_timestamp() + make_interval(secs => u.wait), dead_at = CASE WHEN u.dead THEN clock_timestamp() END
 				FROM unnest($3::bigint[], $4::text[], $5::double precision[], $6::boolean[]) AS u(seq, error, wait, dead)
-				WHERE v.seq = u.seq AND v.seq = ANY($3::bigint[]) AND `+callbackWaiting+mine, id, run, failed, errs, waits, dead)
-			b.Queue(`
-				UPDATE callback_events v SET next_at = p.next_at
-				FROM callback_events p
-				WHERE p.seq = ANY($3::bigint[]) AND p.dead_at IS NULL AND p.delivered_at IS NULL
-				  AND v.chain = p.chain AND v.chain = ANY($4::uuid[]) AND v.seq > p.seq AND v.endpoint_id = $1::uuid AND v.next_at < p.next_at AND `+callbackWaiting+mine,
-				id, run, failed, chains)
+				WHERE v.seq = u.seq AND v.seq = ANY($3::bigint[]) AND `+callbackWaiting+`
+				  AND EXISTS (SELECT FROM callback_endpoints e WHERE e.endpoint_id = $1::uuid AND e.run = $2::bigint)`, id, run, failed, errs, waits, dead)
 		}
 		return tx.SendBatch(ctx, b).Close()
 	})
@@ -345,9 +351,9 @@ func (s *Store) MendCallbacks(ctx context.Context) (n int, err error) {
 					CASE WHEN e.alive_at IS NULL THEN e.due_at < clock_timestamp() - make_interval(secs => $2::double precision)
 					     ELSE e.alive_at < clock_timestamp() - make_interval(secs => $1::double precision) END
 					OR (e.due_at IS NULL AND (e.hold_until IS NULL OR e.hold_until <= clock_timestamp()))
-				) AND (e.due_at IS NOT NULL OR EXISTS (
-					SELECT FROM callback_events v WHERE v.endpoint_id = e.endpoint_id AND `+callbackWaiting+`
-				))
+				) AND (e.due_at IS NOT NULL OR (
+					SELECT v.seq FROM callback_events v WHERE v.endpoint_id = e.endpoint_id AND `+callbackWaiting+` ORDER BY v.next_at, v.seq LIMIT 1
+				) IS NOT NULL)
 				ORDER BY e.endpoint_id LIMIT 200 FOR NO KEY UPDATE SKIP LOCKED
 			)
 			UPDATE callback_endpoints e SET run = e.run + 1, due_at = clock_timestamp(), alive_at = NULL
@@ -374,7 +380,7 @@ func (s *Store) ExpireCallbacks(ctx context.Context, limit int) (int, error) {
 	tag, err := s.pool.Exec(ctx, `
 		UPDATE callback_events v SET dead_at = clock_timestamp(), last_error = coalesce(v.last_error, 'not tried within 24 hours')
 		FROM (
-			SELECT v.seq FROM callback_events v WHERE v.expires_at < clock_timestamp() AND `+callbackWaiting+`
+			SELECT v.seq FROM callback_events v WHERE v.expires_at < clock_timestamp() AND `+callbackOpen+`
 			ORDER BY v.expires_at LIMIT $1::integer FOR NO KEY UPDATE SKIP LOCKED
 		) late
 		WHERE v.seq = late.seq AND `+callbackWaiting, limit)
@@ -422,8 +428,8 @@ func (s *Store) CallbackHealth(ctx context.Context) (h CallbackHealth, err error
 	var oldest float64
 	err = s.pool.QueryRow(ctx, `
 		SELECT (SELECT count(*) FROM callback_endpoints WHERE active AND opened_at IS NOT NULL)::integer,
-		       (SELECT count(*) FROM (SELECT FROM callback_events v WHERE `+callbackWaiting+` LIMIT 100000) x)::integer,
-		       coalesce((SELECT extract(epoch FROM clock_timestamp() - v.created_at) FROM callback_events v WHERE `+callbackWaiting+` ORDER BY v.expires_at LIMIT 1), 0)::double precision`).
+		       (SELECT count(*) FROM (SELECT FROM callback_events v WHERE `+callbackOpen+` ORDER BY v.expires_at LIMIT 100000) x)::integer,
+		       coalesce((SELECT extract(epoch FROM clock_timestamp() - v.created_at) FROM callback_events v WHERE `+callbackOpen+` ORDER BY v.expires_at LIMIT 1), 0)::double precision`).
 		Scan(&h.Open, &h.Waiting, &oldest)
 	if err != nil {
 		return h, fmt.Errorf("reading how callbacks stand: %w", err)

@@ -297,8 +297,11 @@ func read(w store.WaitingWebhook) payload {
 		}
 		for _, change := range entry.Changes {
 			updates := cloudapi.Statuses(change)
+			inbound := len(p.notices.inbound)
 			p.notices.read(clean(entry.ID), entry.Time, at, w.ID, change)
-			p.tell(clean(entry.ID), at, change)
+			if change.Field != "messages" || len(p.notices.inbound) > inbound {
+				p.tell(clean(entry.ID), at, change)
+			}
 			p.changes = append(p.changes, kindOf(change.Field, len(updates)))
 			for _, u := range updates {
 				s := p.status(u)
