@@ -50,7 +50,7 @@ type Gateway struct {
 }
 
 // StartGateway starts the HTTP side over a pool that stays the caller's. Stop ends it.
-func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, logger *slog.Logger, registry *prometheus.Registry) (*Gateway, error) {
+func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, logger *slog.Logger, registry *prometheus.Registry) (_ *Gateway, err error) {
 	sealer, err := newSealer(cfg)
 	if err != nil {
 		return nil, err
@@ -67,18 +67,27 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 			return nil, fmt.Errorf("WAGATE_ADMIN_KEY: %w", err)
 		}
 	}
+	var undo []func() // what was begun, where the rest fails
+	defer func() {
+		for i := len(undo) - 1; i >= 0 && err != nil; i-- {
+			undo[i]()
+		}
+	}()
 	graph, err := newGraphProxy(cfg, st, sealer, logger, registry)
 	if err != nil {
 		return nil, err
 	}
+	undo = append(undo, graph.Close)
 	templates, err := newTemplates(cfg, st, sealer, logger)
 	if err != nil {
 		return nil, err
 	}
+	undo = append(undo, templates.close)
 	library, closeMedia, err := openLibrary(ctx, cfg, st, logger)
 	if err != nil {
 		return nil, err
 	}
+	undo = append(undo, func() { err = errors.Join(err, closeMedia()) })
 	receiver := webhook.New(webhook.Deps{
 		Store: st, Jobs: jobs, BackoffMax: cfg.BackoffMax, VerifyToken: cfg.WebhookVerifyToken.Value(), Logger: logger, Registerer: registry,
 		Keyword: keywords(st),
@@ -88,6 +97,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	accept.OnCallbacks(callbackRules(cfg))
 	accept.UseTemplates(templates.book)
 	windows := consent.NewWindows(st)
+	undo = append(undo, accept.Close, receiver.Close, windows.Close)
 	accept.CheckWindows(windows.Closed)
 	outside := callback.NewClient(callbackRules(cfg))
 	keeper := upkeep.New(upkeep.Config{Store: st, Logger: logger, Registerer: registry, Rules: upkeepRules(cfg)})
@@ -105,11 +115,7 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 		g.listener, err = listen(ctx, "WAGATE_LISTEN", cfg.Listen)
 	}
 	if err != nil {
-		accept.Close()
-		receiver.Close()
-		windows.Close()
-		templates.close()
-		return nil, errors.Join(err, closeMedia())
+		return nil, err
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	g.cancel = cancel

@@ -60,13 +60,17 @@ func heard(body []byte) (all []any, err error) {
 			for i := range statuses {
 				statuses[i].Raw = nil
 			}
+			inbound := Inbound(c)
+			for i := range inbound {
+				inbound[i].Raw = nil
+			}
 			phone, errs := ValueErrors(c)
 			quality, _ := PhoneQuality(c)
 			capability, _ := Capability(c)
 			template, _ := TemplateUpdate(c)
 			standing, _ := AccountStanding(c)
 			display, decision, _ := PhoneName(c)
-			all = append(all, c.Field, statuses, Inbound(c), phone, errs, quality, capability, template, UserPreferences(c), InboundCalls(c), standing, display, decision, Alerts(c))
+			all = append(all, c.Field, statuses, inbound, phone, errs, quality, capability, template, UserPreferences(c), InboundCalls(c), standing, display, decision, Alerts(c))
 		}
 	}
 	return all, nil

@@ -19,7 +19,7 @@ import (
 // What must be true once an example was applied, in SQL: $1 is its WABA, $2 its phone number id.
 const (
 	noEffect = `NOT EXISTS (SELECT FROM pauses WHERE value LIKE $1 || '%' OR value = $2) AND NOT EXISTS (SELECT FROM account_alerts WHERE waba_id = $1)
-		AND NOT EXISTS (SELECT FROM suppressions WHERE waba_id = $1) AND NOT EXISTS (SELECT FROM account_states WHERE value IN ($1, $2))
+		AND NOT EXISTS (SELECT FROM suppressions WHERE waba_id = $1 AND lifted_at IS NULL) AND NOT EXISTS (SELECT FROM account_states WHERE value IN ($1, $2))
 		AND (SELECT status FROM messages WHERE waba_id = $1) = 'accepted'`
 	windowOpens = `(SELECT bool_and(until = to_timestamp(1790086400) AND wa_id = '447700900123') FROM service_windows WHERE phone_number_id = $2)
 		AND (SELECT sum(messages) = 1 FROM inbound_seconds WHERE phone_number_id = $2)`
@@ -76,7 +76,7 @@ var effects = map[string]string{
 	"status.several_entries": theMessage(`status = 'read' AND sent_at = to_timestamp(1790000060) AND delivered_at = to_timestamp(1790000070) AND read_at = to_timestamp(1790000090)`),
 
 	"message.text": windowOpens, "message.text.reply": windowOpens, "message.text.forwarded": windowOpens, "message.text.referral": windowOpens, "message.text.product": windowOpens,
-	"message.text.group": counted, "message.text.username": counted,
+	"message.text.group": counted, "message.text.username": strings.ReplaceAll(windowOpens, "447700900123", "GB.104857600"),
 	"message.image": mediaKnown, "message.audio": mediaKnown, "message.video": mediaKnown, "message.document": mediaKnown, "message.sticker": mediaKnown,
 	"message.location": windowOpens, "message.contacts": windowOpens, "message.reaction": windowOpens, "message.reaction.removed": windowOpens, "message.button": windowOpens,
 	"message.interactive.button_reply": windowOpens, "message.interactive.list_reply": windowOpens, "message.interactive.nfm_reply": windowOpens,
