@@ -18,14 +18,14 @@ type Dropped struct {
 	// Kept are those that had to go but hold messages that wait, are being sent or are unknown, or notifications not
 	// yet applied: they stay until nothing in them is open.
 	Kept []string
-	// Busy are those that a reader holds; the next run tries them again.
+	// Busy are those that a reader holds, or whose messages the reports' roll-ups do not hold yet; the next run tries them again.
 	Busy []string
 	// WAMIDs counts the rows of the table from wamid to message that went with them.
 	WAMIDs int64
 }
 
 // DropBefore drops the daily partitions of messages, events and raw notifications whose day lies wholly before the day of
-// cutoff (UTC), and the wamids of the messages that went. A partition gives way to whoever reads it, and nobody waits
+// cutoff (UTC), and the wamids of the messages that went. Messages go when the roll-ups of the reports hold them. A partition gives way to whoever reads it, and nobody waits
 // behind it for more than 300 ms.
 func (s *Store) DropBefore(ctx context.Context, cutoff time.Time) (Dropped, error) {
 	var d Dropped
@@ -36,10 +36,23 @@ func (s *Store) DropBefore(ctx context.Context, cutoff time.Time) (Dropped, erro
 		if err != nil {
 			return d, err
 		}
+		var rolled RolledUp // looked at when a day of messages is about to go
 		for _, child := range children {
 			day, err := time.Parse("20060102", child[len(parent)+len("_p"):])
 			if err != nil || !day.Before(first) {
 				continue
+			}
+			if parent == "messages" {
+				if rolled.Until.IsZero() {
+					if rolled, err = s.RollUp(ctx); err != nil {
+						return d, err
+					}
+				}
+				if rolled.Until.Before(day.Add(24 * time.Hour)) {
+					d.Busy = append(d.Busy, child)
+					oldest = minTime(oldest, day)
+					continue
+				}
 			}
 			open, err := s.dropPartition(ctx, parent, child)
 			switch {
@@ -52,8 +65,8 @@ func (s *Store) DropBefore(ctx context.Context, cutoff time.Time) (Dropped, erro
 			default:
 				return d, fmt.Errorf("dropping partition %s: %w", child, err)
 			}
-			if parent == "messages" && !slices.Contains(d.Partitions, child) && day.Before(oldest) {
-				oldest = day // its wamids stay, and younger ones
+			if parent == "messages" && !slices.Contains(d.Partitions, child) {
+				oldest = minTime(oldest, day) // its wamids stay, and younger ones
 			}
 		}
 	}
@@ -70,6 +83,13 @@ func (s *Store) DropBefore(ctx context.Context, cutoff time.Time) (Dropped, erro
 			return d, nil
 		}
 	}
+}
+
+func minTime(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // partitions lists the daily partitions of a table, oldest first.
