@@ -1,4 +1,4 @@
--- Roll-ups: what the reports count, kept by quarter hour and by day (UTC), so that a report reads no messages but the newest.
+-- Roll-ups: what the reports count, kept by quarter hour, hour and day (UTC), so that a report reads no messages but the newest.
 -- docs/explanation/roll-ups.md says how the counts stay exact; internal/store/rollup.go makes them.
 --
 --   created_at   |--------- rolled up ---------|------ open: read from messages ------> now
@@ -249,7 +249,7 @@ CREATE TABLE report_latency_hours (
     PRIMARY KEY (hour, phone_number_id, waba_id)
 );
 COMMENT ON TABLE report_delivery IS 'Roll-up of report.delivery_daily and report.delivery_hourly.';
-COMMENT ON COLUMN report_delivery.span IS 'Minutes of the bucket: 15, or 1440 for a day in UTC. Both hold the same messages.';
+COMMENT ON COLUMN report_delivery.span IS 'Minutes of the bucket: 15, 60, or 1440 for a day in UTC. All hold the same messages.';
 COMMENT ON COLUMN report_delivery.key IS 'wagate_rollup_key of the columns that follow, up to the counts.';
 COMMENT ON TABLE report_errors IS 'Roll-up of report.errors_daily.';
 COMMENT ON TABLE report_cost IS 'Roll-up of report.cost_daily.';
@@ -257,9 +257,10 @@ COMMENT ON TABLE report_latency IS 'How many messages had latencies of each cell
 COMMENT ON COLUMN report_latency.kind IS '1 queue, 2 send, 3 deliver.';
 COMMENT ON TABLE report_latency_hours IS 'Percentiles (50, 95, 99) of the cells of every hour that begins at a quarter hour: those of a time zone begin at one in four of them.';
 
--- What the settings let in of the roll-ups, [rolled_from, rolled_to), and of that what the days hold.
+-- What the settings let in of the roll-ups, [rolled_from, rolled_to), and of that what hours and days hold. The views ask each
+-- of these once a query, by (SELECT …): asked for each row they would take most of the time.
 CREATE FUNCTION report.rolled_until() RETURNS timestamptz
-    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER
+    LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER COST 200
     RETURN (SELECT s.rolled_until FROM report_state s);
 CREATE FUNCTION report.since() RETURNS timestamptz
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -273,6 +274,16 @@ CREATE FUNCTION report.rolled_from() RETURNS timestamptz
 CREATE FUNCTION report.rolled_to() RETURNS timestamptz
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN least(wagate_quarter(report.until()), report.rolled_until());
+CREATE FUNCTION report.whole_hours() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (SELECT bool_and(extract(minute FROM (date_trunc('hour', now(), 'UTC') - n.months * interval '30 days') AT TIME ZONE report.timezone()) = 0)
+            FROM generate_series(-1, 48) AS n(months));
+CREATE FUNCTION report.hours_from() RETURNS timestamptz
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN report.whole_hours() THEN date_bin('1 hour', report.rolled_from() + interval '3599.999999 seconds', '2000-01-01Z') ELSE '5000-01-01Z' END;
+CREATE FUNCTION report.hours_to() RETURNS timestamptz
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN CASE WHEN report.whole_hours() THEN date_bin('1 hour', report.rolled_to(), '2000-01-01Z') ELSE '5000-01-01Z' END;
 CREATE FUNCTION report.days_from() RETURNS timestamptz
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN CASE WHEN lower(report.timezone()) IN ('utc', 'etc/utc', 'gmt', 'etc/gmt', 'z', 'zulu')
@@ -289,23 +300,28 @@ COMMENT ON FUNCTION report.since() IS 'The setting report.since, else a day befo
 COMMENT ON FUNCTION report.until() IS 'The setting report.until, else a day after all messages.';
 COMMENT ON FUNCTION report.rolled_from() IS 'The first quarter hour that lies wholly in what the settings let in.';
 COMMENT ON FUNCTION report.rolled_to() IS 'The end of the last quarter hour that is rolled up and lies wholly in what the settings let in.';
+COMMENT ON FUNCTION report.whole_hours() IS 'Whether the hours of report.timezone begin as in UTC, now and in the last four years.';
+COMMENT ON FUNCTION report.hours_from() IS 'The first whole hour of the same; none in time zones that are not whole hours from UTC.';
+COMMENT ON FUNCTION report.hours_to() IS 'The end of the last whole hour of the same.';
 COMMENT ON FUNCTION report.days_from() IS 'The first whole day (UTC) of the same; in other time zones none.';
 COMMENT ON FUNCTION report.days_to() IS 'The end of the last whole day (UTC) of the same.';
 COMMENT ON FUNCTION report.id_at(timestamptz) IS 'The smallest id of that millisecond: WHERE id >= report.id_at(…) AND id < report.id_at(…) reads only the days between.';
 
--- What is not in whole rolled-up quarter hours: what is newer, and the pieces that since and until cut off. One OR, so that
--- the partitions of all other days are dropped when the query starts. A minute of slack as in report.since_id.
+-- What is not in whole rolled-up quarter hours: what is newer, and the pieces that since and until cut off. The ids, of a minute
+-- more on each side as in report.since_id, let the partitions of all other days be dropped when the query starts, and tell the
+-- planner how few rows are left; created_at decides.
 CREATE VIEW report_open AS
 SELECT r.* FROM report_rows r
-WHERE (r.id >= wagate_uuid_floor(greatest(report.since(), report.rolled_until()) - interval '1 minute')
-       AND r.id < wagate_uuid_floor(report.until() + interval '1 minute')
-       AND r.created_at >= greatest(report.since(), report.rolled_until()) AND r.created_at < report.until())
-   OR (r.id >= wagate_uuid_floor(report.since() - interval '1 minute')
-       AND r.id < wagate_uuid_floor(least(report.rolled_from(), report.rolled_until(), report.until()) + interval '1 minute')
-       AND r.created_at >= report.since() AND r.created_at < least(report.rolled_from(), report.rolled_until(), report.until()))
-   OR (r.id >= wagate_uuid_floor(greatest(wagate_quarter(report.until()), report.rolled_from()) - interval '1 minute')
-       AND r.id < wagate_uuid_floor(least(report.until(), report.rolled_until()) + interval '1 minute')
-       AND r.created_at >= greatest(wagate_quarter(report.until()), report.rolled_from()) AND r.created_at < least(report.until(), report.rolled_until()));
+WHERE ((r.id >= wagate_uuid_floor(greatest(report.since(), report.rolled_until()) - interval '1 minute')
+        AND r.id < wagate_uuid_floor(report.until() + interval '1 minute'))
+    OR (r.id >= wagate_uuid_floor(report.since() - interval '1 minute')
+        AND r.id < wagate_uuid_floor(least(report.rolled_from(), report.rolled_until(), report.until()) + interval '1 minute'))
+    OR (r.id >= wagate_uuid_floor(greatest(wagate_quarter(report.until()), report.rolled_from()) - interval '1 minute')
+        AND r.id < wagate_uuid_floor(least(report.until(), report.rolled_until()) + interval '1 minute')))
+  AND ((r.created_at >= (SELECT greatest(report.since(), report.rolled_until())) AND r.created_at < (SELECT report.until()))
+    OR (r.created_at >= (SELECT report.since()) AND r.created_at < (SELECT least(report.rolled_from(), report.rolled_until(), report.until())))
+    OR (r.created_at >= (SELECT greatest(wagate_quarter(report.until()), report.rolled_from()))
+        AND r.created_at < (SELECT least(report.until(), report.rolled_until()))));
 COMMENT ON VIEW report_open IS 'The messages that a report counts one by one.';
 
 -- What a report counts one by one: open messages, and logged changes of rolled-up ones.
@@ -316,107 +332,114 @@ FROM report_open o
 UNION ALL
 SELECT c.weight, c.bucket, c.waba_id, c.phone_number_id, c.template, c.category, c.campaign, c.status, c.reached, c.error_code, c.error_title, c.error_scope,
        c.failed_by_meta, c.failed_at, c.pricing_billable, c.pricing_category, c.pricing_type, c.pricing_model, c.queue_cell, c.send_cell, c.deliver_cell
-FROM report_changes c WHERE c.bucket >= report.rolled_from() AND c.bucket < report.rolled_to();
+FROM report_changes c WHERE c.bucket >= (SELECT report.rolled_from()) AND c.bucket < (SELECT report.rolled_to());
 COMMENT ON VIEW report_loose IS 'What a report adds to the roll-ups: open messages, and the logged changes of those rolled up.';
 
--- The two delivery views count alike and differ in their first column, and in that days may take the days of the roll-up.
+-- The views that count: roll-ups of the widest span that fits, and what is loose.
 DO $make$
 DECLARE
-    v record;
+    v       record;
+    n       integer;
+    rolled  text;
+    -- The ranges of a roll-up (r) that a report by hours, and one by days, takes: they follow each other without a gap.
+    quarters CONSTANT text[] := ARRAY[
+        'r.span = 15 AND r.bucket >= (SELECT report.rolled_from()) AND r.bucket < (SELECT least(report.hours_from(), report.rolled_to()))',
+        'r.span = 15 AND r.bucket >= (SELECT greatest(report.hours_to(), least(report.hours_from(), report.rolled_to()))) AND r.bucket < (SELECT report.rolled_to())'];
+    by_hour  CONSTANT text[] := quarters || 'r.span = 60 AND r.bucket >= (SELECT report.hours_from()) AND r.bucket < (SELECT report.hours_to())'::text;
+    by_day   CONSTANT text[] := quarters || ARRAY[
+        'r.span = 60 AND r.bucket >= (SELECT report.hours_from()) AND r.bucket < (SELECT least(report.days_from(), report.hours_to()))',
+        'r.span = 60 AND r.bucket >= (SELECT greatest(report.days_to(), least(report.days_from(), report.hours_to()))) AND r.bucket < (SELECT report.hours_to())',
+        'r.span = 1440 AND r.bucket >= (SELECT report.days_from()) AND r.bucket < (SELECT report.days_to())'];
+    day      CONSTANT text := '(x.bucket AT TIME ZONE (SELECT report.timezone()))::date';
+    hour     CONSTANT text := 'date_trunc(''hour'', x.bucket, (SELECT report.timezone()))';
+
+    delivery CONSTANT text := $sql$
+        CREATE OR REPLACE VIEW report.%1$I AS
+        SELECT c.%2$I, c.waba_id, c.phone_number_id, c.template, c.category, c.campaign,
+               c.total, c.accepted, c.sent, c.delivered, c.read, c.failed, c.expired, c.cancelled, c.unknown, c.waiting,
+               round(c.sent::numeric / nullif(c.accepted, 0), 4) AS sent_rate,
+               round(c.delivered::numeric / nullif(c.accepted, 0), 4) AS delivered_rate,
+               round(c.read::numeric / nullif(c.delivered, 0), 4) AS read_rate, c.suppressed
+        FROM (SELECT %3$s AS %2$I, x.waba_id, x.phone_number_id, x.template, x.category, x.campaign,
+                     sum(x.total) AS total, sum(x.accepted) AS accepted, sum(x.sent) AS sent, sum(x.delivered) AS delivered, sum(x.read) AS read,
+                     sum(x.failed) AS failed, sum(x.expired) AS expired, sum(x.cancelled) AS cancelled, sum(x.unknown) AS unknown,
+                     sum(x.waiting) AS waiting, sum(x.suppressed) AS suppressed
+              FROM (%4$s
+                    SELECT l.bucket, l.waba_id, l.phone_number_id, l.template, l.category, l.campaign, l.weight::integer AS total,
+                           CASE WHEN l.reached >= 1 THEN l.weight ELSE 0 END AS accepted, CASE WHEN l.reached >= 2 THEN l.weight ELSE 0 END AS sent,
+                           CASE WHEN l.reached >= 3 THEN l.weight ELSE 0 END AS delivered, CASE WHEN l.reached >= 4 THEN l.weight ELSE 0 END AS read,
+                           CASE WHEN l.status = 'failed' THEN l.weight ELSE 0 END AS failed, CASE WHEN l.status = 'expired' THEN l.weight ELSE 0 END AS expired,
+                           CASE WHEN l.status = 'cancelled' THEN l.weight ELSE 0 END AS cancelled, CASE WHEN l.status = 'unknown' THEN l.weight ELSE 0 END AS unknown,
+                           CASE WHEN l.status IN ('queued', 'sending') THEN l.weight ELSE 0 END AS waiting,
+                           CASE WHEN l.status = 'failed' AND l.error_code = 900000002 THEN l.weight ELSE 0 END AS suppressed
+                    FROM report_loose l) x
+              GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(x.total) <> 0) c$sql$;
+    delivery_row CONSTANT text := 'SELECT r.bucket, r.waba_id, r.phone_number_id, r.template, r.category, r.campaign, r.total, r.accepted, r.sent, r.delivered, r.read,
+        r.failed, r.expired, r.cancelled, r.unknown, r.waiting, r.suppressed FROM report_delivery r';
+
+    errors CONSTANT text := $sql$
+        CREATE OR REPLACE VIEW report.%1$I AS
+        SELECT %3$s AS %2$I, x.waba_id, x.phone_number_id, x.template,
+               x.error_code, x.error_title, x.error_scope, CASE WHEN x.failed_by_meta THEN 'meta' ELSE 'gateway' END AS failed_by,
+               sum(x.messages) AS messages, max(x.last_failed_at) AS last_failed_at
+        FROM (%4$s
+              SELECT l.bucket, l.waba_id, l.phone_number_id, l.template, l.error_code, l.error_title, l.error_scope, l.failed_by_meta, l.weight::integer AS messages,
+                     CASE WHEN l.weight > 0 THEN l.failed_at END AS last_failed_at
+              FROM report_loose l WHERE l.status = 'failed') x
+        GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 HAVING sum(x.messages) <> 0$sql$;
+    errors_row CONSTANT text := 'SELECT r.bucket, r.waba_id, r.phone_number_id, r.template, r.error_code, r.error_title, r.error_scope, r.failed_by_meta, r.messages,
+        r.last_failed_at FROM report_errors r';
+
+    cost CONSTANT text := $sql$
+        CREATE OR REPLACE VIEW report.%1$I AS
+        SELECT %3$s AS %2$I, x.waba_id, x.phone_number_id, x.campaign,
+               x.pricing_category, x.pricing_type, x.pricing_model, sum(x.messages) AS messages, sum(x.billable) AS billable
+        FROM (%4$s
+              SELECT l.bucket, l.waba_id, l.phone_number_id, l.campaign, l.pricing_category, l.pricing_type, l.pricing_model, l.weight::integer AS messages,
+                     CASE WHEN l.pricing_billable THEN l.weight ELSE 0 END AS billable
+              FROM report_loose l WHERE l.pricing_billable IS NOT NULL OR l.pricing_category IS NOT NULL) x
+        GROUP BY 1, 2, 3, 4, 5, 6, 7 HAVING sum(x.messages) <> 0$sql$;
+    cost_row CONSTANT text := 'SELECT r.bucket, r.waba_id, r.phone_number_id, r.campaign, r.pricing_category, r.pricing_type, r.pricing_model, r.messages, r.billable
+        FROM report_cost r';
+
+    -- Latencies as cells: kind is 1 queue, 2 send, 3 deliver.
+    cells CONSTANT text := $sql$
+        CREATE VIEW %1$I AS
+        SELECT %3$s AS %2$I, x.waba_id, x.phone_number_id, x.kind, x.cell, sum(x.n) AS n
+        FROM (%4$s
+              SELECT l.bucket, l.waba_id, l.phone_number_id, k.kind, k.cell, l.weight::integer AS n
+              FROM report_loose l CROSS JOIN LATERAL (VALUES (1::smallint, l.queue_cell), (2::smallint, l.send_cell), (3::smallint, l.deliver_cell)) AS k(kind, cell)
+              WHERE k.cell IS NOT NULL) x
+        GROUP BY 1, 2, 3, 4, 5 HAVING sum(x.n) <> 0$sql$;
+    cells_row CONSTANT text := 'SELECT r.bucket, r.waba_id, r.phone_number_id, r.kind, u.cell, u.n FROM report_latency r CROSS JOIN LATERAL unnest(r.cells, r.counts) AS u(cell, n)';
 BEGIN
     FOR v IN SELECT * FROM (VALUES
-        ('delivery_daily', 'day', '(x.bucket AT TIME ZONE report.timezone())::date',
-            '(d.span = 15 AND d.bucket >= report.rolled_from() AND d.bucket < report.rolled_to() AND (d.bucket < report.days_from() OR d.bucket >= report.days_to()))
-             OR (d.span = 1440 AND d.bucket >= report.days_from() AND d.bucket < report.days_to())'),
-        ('delivery_hourly', 'hour', 'date_trunc(''hour'', x.bucket, report.timezone())',
-            'd.span = 15 AND d.bucket >= report.rolled_from() AND d.bucket < report.rolled_to()')) AS x(name, bucket, expr, rolled) LOOP
-        EXECUTE format($view$
-            CREATE OR REPLACE VIEW report.%1$I AS
-            SELECT c.%2$I, c.waba_id, c.phone_number_id, c.template, c.category, c.campaign,
-                   c.total, c.accepted, c.sent, c.delivered, c.read, c.failed, c.expired, c.cancelled, c.unknown, c.waiting,
-                   round(c.sent::numeric / nullif(c.accepted, 0), 4) AS sent_rate,
-                   round(c.delivered::numeric / nullif(c.accepted, 0), 4) AS delivered_rate,
-                   round(c.read::numeric / nullif(c.delivered, 0), 4) AS read_rate, c.suppressed
-            FROM (SELECT %3$s AS %2$I, x.waba_id, x.phone_number_id, x.template, x.category, x.campaign,
-                         sum(x.total) AS total, sum(x.accepted) AS accepted, sum(x.sent) AS sent, sum(x.delivered) AS delivered, sum(x.read) AS read,
-                         sum(x.failed) AS failed, sum(x.expired) AS expired, sum(x.cancelled) AS cancelled, sum(x.unknown) AS unknown,
-                         sum(x.waiting) AS waiting, sum(x.suppressed) AS suppressed
-                  FROM (SELECT d.bucket, d.waba_id, d.phone_number_id, d.template, d.category, d.campaign, d.total, d.accepted, d.sent, d.delivered, d.read,
-                               d.failed, d.expired, d.cancelled, d.unknown, d.waiting, d.suppressed
-                        FROM report_delivery d WHERE %4$s
-                        UNION ALL
-                        SELECT l.bucket, l.waba_id, l.phone_number_id, l.template, l.category, l.campaign, l.weight::integer,
-                               CASE WHEN l.reached >= 1 THEN l.weight ELSE 0 END, CASE WHEN l.reached >= 2 THEN l.weight ELSE 0 END,
-                               CASE WHEN l.reached >= 3 THEN l.weight ELSE 0 END, CASE WHEN l.reached >= 4 THEN l.weight ELSE 0 END,
-                               CASE WHEN l.status = 'failed' THEN l.weight ELSE 0 END, CASE WHEN l.status = 'expired' THEN l.weight ELSE 0 END,
-                               CASE WHEN l.status = 'cancelled' THEN l.weight ELSE 0 END, CASE WHEN l.status = 'unknown' THEN l.weight ELSE 0 END,
-                               CASE WHEN l.status IN ('queued', 'sending') THEN l.weight ELSE 0 END,
-                               CASE WHEN l.status = 'failed' AND l.error_code = 900000002 THEN l.weight ELSE 0 END
-                        FROM report_loose l) x
-                  GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(x.total) <> 0) c$view$, v.name, v.bucket, v.expr, v.rolled);
+        ('delivery_daily', 'day', day, delivery, delivery_row, by_day), ('delivery_hourly', 'hour', hour, delivery, delivery_row, by_hour),
+        ('errors_daily', 'day', day, errors, errors_row, by_day), ('cost_daily', 'day', day, cost, cost_row, by_day),
+        ('report_cells_daily', 'day', day, cells, cells_row, by_day), ('report_cells_hourly', 'hour', hour, cells, cells_row, by_hour)
+    ) AS x(name, bucket, expr, sql, rows, spans) LOOP
+        rolled := '';
+        FOR n IN 1 .. cardinality(v.spans) LOOP
+            rolled := rolled || v.rows || ' WHERE ' || v.spans[n] || ' UNION ALL ';
+        END LOOP;
+        EXECUTE format(v.sql, v.name, v.bucket, v.expr, rolled);
+    END LOOP;
+    FOR v IN SELECT * FROM (VALUES ('delivery_daily'), ('delivery_hourly')) AS x(name) LOOP
         EXECUTE format('COMMENT ON COLUMN report.%I.suppressed IS %L', v.name,
             'Of the failed, those that the gateway did not send because the recipient wants no marketing (code 900000002).');
     END LOOP;
 END
 $make$;
-
-CREATE OR REPLACE VIEW report.errors_daily AS
-SELECT (x.bucket AT TIME ZONE report.timezone())::date AS day, x.waba_id, x.phone_number_id, x.template,
-       x.error_code, x.error_title, x.error_scope, CASE WHEN x.failed_by_meta THEN 'meta' ELSE 'gateway' END AS failed_by,
-       sum(x.messages) AS messages, max(x.last_failed_at) AS last_failed_at
-FROM (SELECT e.bucket, e.waba_id, e.phone_number_id, e.template, e.error_code, e.error_title, e.error_scope, e.failed_by_meta, e.messages, e.last_failed_at
-      FROM report_errors e
-      WHERE (e.span = 15 AND e.bucket >= report.rolled_from() AND e.bucket < report.rolled_to() AND (e.bucket < report.days_from() OR e.bucket >= report.days_to()))
-         OR (e.span = 1440 AND e.bucket >= report.days_from() AND e.bucket < report.days_to())
-      UNION ALL
-      SELECT l.bucket, l.waba_id, l.phone_number_id, l.template, l.error_code, l.error_title, l.error_scope, l.failed_by_meta, l.weight::integer,
-             CASE WHEN l.weight > 0 THEN l.failed_at END
-      FROM report_loose l WHERE l.status = 'failed') x
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8 HAVING sum(x.messages) <> 0;
 COMMENT ON COLUMN report.errors_daily.last_failed_at IS 'When the last of them failed. It is not moved back when that message turns out to have been delivered.';
-
-CREATE OR REPLACE VIEW report.cost_daily AS
-SELECT (x.bucket AT TIME ZONE report.timezone())::date AS day, x.waba_id, x.phone_number_id, x.campaign,
-       x.pricing_category, x.pricing_type, x.pricing_model, sum(x.messages) AS messages, sum(x.billable) AS billable
-FROM (SELECT c.bucket, c.waba_id, c.phone_number_id, c.campaign, c.pricing_category, c.pricing_type, c.pricing_model, c.messages, c.billable
-      FROM report_cost c
-      WHERE (c.span = 15 AND c.bucket >= report.rolled_from() AND c.bucket < report.rolled_to() AND (c.bucket < report.days_from() OR c.bucket >= report.days_to()))
-         OR (c.span = 1440 AND c.bucket >= report.days_from() AND c.bucket < report.days_to())
-      UNION ALL
-      SELECT l.bucket, l.waba_id, l.phone_number_id, l.campaign, l.pricing_category, l.pricing_type, l.pricing_model, l.weight::integer,
-             CASE WHEN l.pricing_billable THEN l.weight ELSE 0 END
-      FROM report_loose l WHERE l.pricing_billable IS NOT NULL OR l.pricing_category IS NOT NULL) x
-GROUP BY 1, 2, 3, 4, 5, 6, 7 HAVING sum(x.messages) <> 0;
-
--- Latencies as cells: by quarter hours, and by days where whole days will do.
-DO $make$
-DECLARE
-    v record;
-BEGIN
-    FOR v IN SELECT * FROM (VALUES
-        ('report_cells_hourly', 'r.span = 15 AND r.bucket >= report.rolled_from() AND r.bucket < report.rolled_to()'),
-        ('report_cells_daily', '(r.span = 15 AND r.bucket >= report.rolled_from() AND r.bucket < report.rolled_to() AND (r.bucket < report.days_from() OR r.bucket >= report.days_to()))
-            OR (r.span = 1440 AND r.bucket >= report.days_from() AND r.bucket < report.days_to())')) AS x(name, rolled) LOOP
-        EXECUTE format($view$
-            CREATE VIEW %1$I AS
-            SELECT r.bucket, r.waba_id, r.phone_number_id, r.kind, u.cell, u.n
-            FROM report_latency r CROSS JOIN LATERAL unnest(r.cells, r.counts) AS u(cell, n)
-            WHERE %2$s
-            UNION ALL
-            SELECT l.bucket, l.waba_id, l.phone_number_id, k.kind, k.cell, l.weight::integer
-            FROM report_loose l CROSS JOIN LATERAL (VALUES (1::smallint, l.queue_cell), (2::smallint, l.send_cell), (3::smallint, l.deliver_cell)) AS k(kind, cell)
-            WHERE k.cell IS NOT NULL$view$, v.name, v.rolled);
-        EXECUTE format('COMMENT ON VIEW %I IS %L', v.name, 'How many messages had latencies of each cell. kind is 1 queue, 2 send, 3 deliver.');
-    END LOOP;
-END
-$make$;
+COMMENT ON VIEW report_cells_daily IS 'How many messages had latencies of each cell, by day. kind is 1 queue, 2 send, 3 deliver.';
+COMMENT ON VIEW report_cells_hourly IS 'How many messages had latencies of each cell, by hour. kind is 1 queue, 2 send, 3 deliver.';
 
 -- Hours that are rolled up whole and have no logged changes have their percentiles ready; the others are counted.
 CREATE OR REPLACE VIEW report.latency_hourly AS
 WITH changed AS (
-    SELECT DISTINCT date_trunc('hour', c.bucket, report.timezone()) AS hour, c.waba_id, c.phone_number_id
+    SELECT DISTINCT date_trunc('hour', c.bucket, (SELECT report.timezone())) AS hour, c.waba_id, c.phone_number_id
     FROM report_changes c
-    WHERE c.bucket >= report.rolled_from() AND c.bucket < report.rolled_to() AND c.queue_cell IS NOT NULL
+    WHERE c.bucket >= (SELECT report.rolled_from()) AND c.bucket < (SELECT report.rolled_to()) AND c.queue_cell IS NOT NULL
 )
 SELECT h.hour, h.waba_id, h.phone_number_id, h.messages,
        h.queue[1] AS queue_p50, h.queue[2] AS queue_p95, h.queue[3] AS queue_p99,
@@ -424,7 +447,7 @@ SELECT h.hour, h.waba_id, h.phone_number_id, h.messages,
        h.deliver[1] AS deliver_p50, h.deliver[2] AS deliver_p95, h.deliver[3] AS deliver_p99
 FROM (SELECT r.hour, r.waba_id, r.phone_number_id, r.messages, r.queue, r.send, r.deliver
       FROM report_latency_hours r
-      WHERE r.hour >= report.rolled_from() AND r.hour <= report.rolled_to() - interval '1 hour' AND date_trunc('hour', r.hour, report.timezone()) = r.hour
+      WHERE r.hour >= (SELECT report.rolled_from()) AND r.hour <= (SELECT report.rolled_to()) - interval '1 hour' AND date_trunc('hour', r.hour, (SELECT report.timezone())) = r.hour
         AND r.messages > 0
         AND NOT EXISTS (SELECT FROM changed c WHERE c.hour = r.hour AND c.waba_id = r.waba_id AND c.phone_number_id = r.phone_number_id)
       UNION ALL
@@ -433,17 +456,17 @@ FROM (SELECT r.hour, r.waba_id, r.phone_number_id, r.messages, r.queue, r.send, 
       FROM (SELECT s.hour, s.waba_id, s.phone_number_id, s.kind, sum(s.n)::bigint AS messages,
                    wagate_percentiles(array_agg(s.cell ORDER BY s.cell), array_agg(s.n ORDER BY s.cell)) AS seconds
             FROM (SELECT e.hour, e.waba_id, e.phone_number_id, e.kind, e.cell, sum(e.n) AS n
-                  FROM (SELECT date_trunc('hour', l.bucket, report.timezone()) AS hour, l.waba_id, l.phone_number_id, k.kind, k.cell, l.weight::integer AS n
+                  FROM (SELECT date_trunc('hour', l.bucket, (SELECT report.timezone())) AS hour, l.waba_id, l.phone_number_id, k.kind, k.cell, l.weight::integer AS n
                         FROM report_loose l CROSS JOIN LATERAL (VALUES (1::smallint, l.queue_cell), (2::smallint, l.send_cell), (3::smallint, l.deliver_cell)) AS k(kind, cell)
                         WHERE k.cell IS NOT NULL
                         UNION ALL
                         -- Quarter hours of hours that the bounds of what is rolled up cut off,
-                        SELECT date_trunc('hour', r.bucket, report.timezone()), r.waba_id, r.phone_number_id, r.kind, u.cell, u.n
+                        SELECT date_trunc('hour', r.bucket, (SELECT report.timezone())), r.waba_id, r.phone_number_id, r.kind, u.cell, u.n
                         FROM report_latency r CROSS JOIN LATERAL unnest(r.cells, r.counts) AS u(cell, n)
-                        WHERE r.span = 15 AND r.bucket >= report.rolled_from() AND r.bucket < report.rolled_to()
-                          AND (r.bucket < report.rolled_from() + interval '1 hour' OR r.bucket >= report.rolled_to() - interval '1 hour')
-                          AND (date_trunc('hour', r.bucket, report.timezone()) < report.rolled_from()
-                               OR date_trunc('hour', r.bucket, report.timezone()) > report.rolled_to() - interval '1 hour')
+                        WHERE r.span = 15 AND r.bucket >= (SELECT report.rolled_from()) AND r.bucket < (SELECT report.rolled_to())
+                          AND (r.bucket < (SELECT report.rolled_from()) + interval '1 hour' OR r.bucket >= (SELECT report.rolled_to()) - interval '1 hour')
+                          AND (date_trunc('hour', r.bucket, (SELECT report.timezone())) < (SELECT report.rolled_from())
+                               OR date_trunc('hour', r.bucket, (SELECT report.timezone())) > (SELECT report.rolled_to()) - interval '1 hour')
                         UNION ALL
                         -- and of whole hours with changes.
                         SELECT c.hour, r.waba_id, r.phone_number_id, r.kind, u.cell, u.n
@@ -451,7 +474,7 @@ FROM (SELECT r.hour, r.waba_id, r.phone_number_id, r.messages, r.queue, r.send, 
                         JOIN report_latency r ON r.span = 15 AND r.bucket >= c.hour AND r.bucket < c.hour + interval '1 hour'
                              AND r.phone_number_id = c.phone_number_id AND r.waba_id = c.waba_id
                         CROSS JOIN LATERAL unnest(r.cells, r.counts) AS u(cell, n)
-                        WHERE c.hour >= report.rolled_from() AND c.hour <= report.rolled_to() - interval '1 hour') e
+                        WHERE c.hour >= (SELECT report.rolled_from()) AND c.hour <= (SELECT report.rolled_to()) - interval '1 hour') e
                   GROUP BY 1, 2, 3, 4, 5 HAVING sum(e.n) <> 0) s
             GROUP BY 1, 2, 3, 4) p
       GROUP BY 1, 2, 3 HAVING max(p.messages) FILTER (WHERE p.kind = 1) > 0) h;

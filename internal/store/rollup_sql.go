@@ -1,6 +1,6 @@
 package store
 
-// The source of rollSQL: the messages of a quarter hour. What was logged of them is counted with them.
+// The source of rollSQL: the messages of some quarter hours. What was logged of them is counted with them.
 const rollSQL = `
 	WITH gone AS (
 		DELETE FROM report_changes WHERE bucket >= $1::timestamptz AND bucket < $2::timestamptz
@@ -30,9 +30,9 @@ const foldSQL = `
 	SELECT (SELECT count(*) FROM f), h.hours, h.wabas, h.phones
 	FROM (SELECT array_agg(hour) AS hours, array_agg(waba_id) AS wabas, array_agg(phone_number_id) AS phones FROM hours) h`
 
-// addToRollups adds the rows of f, each by its weight, to every roll-up: to its quarter hour and to its day.
+// addToRollups adds the rows of f, each by its weight, to every roll-up: to its quarter hour, its hour and its day.
 const addToRollups = `, spans(span, width) AS (
-		VALUES (15::smallint, interval '15 minutes'), (1440::smallint, interval '1 day')
+		VALUES (15::smallint, interval '15 minutes'), (60::smallint, interval '1 hour'), (1440::smallint, interval '1 day')
 	), delivery AS (
 		INSERT INTO report_delivery AS r (span, bucket, key, waba_id, phone_number_id, template, category, campaign,
 			total, accepted, sent, delivered, read, failed, expired, cancelled, unknown, waiting, suppressed)
@@ -45,15 +45,15 @@ const addToRollups = `, spans(span, width) AS (
 			       sum(q.failed) AS failed, sum(q.expired) AS expired, sum(q.cancelled) AS cancelled, sum(q.unknown) AS unknown,
 			       sum(q.waiting) AS waiting, sum(q.suppressed) AS suppressed
 			FROM (
-				SELECT f.bucket, f.waba_id, f.phone_number_id, f.template, f.category, f.campaign, sum(f.weight) AS total,
-				       coalesce(sum(f.weight) FILTER (WHERE f.reached >= 1), 0) AS accepted, coalesce(sum(f.weight) FILTER (WHERE f.reached >= 2), 0) AS sent,
-				       coalesce(sum(f.weight) FILTER (WHERE f.reached >= 3), 0) AS delivered, coalesce(sum(f.weight) FILTER (WHERE f.reached >= 4), 0) AS read,
-				       coalesce(sum(f.weight) FILTER (WHERE f.status = 'failed'), 0) AS failed,
-				       coalesce(sum(f.weight) FILTER (WHERE f.status = 'expired'), 0) AS expired,
-				       coalesce(sum(f.weight) FILTER (WHERE f.status = 'cancelled'), 0) AS cancelled,
-				       coalesce(sum(f.weight) FILTER (WHERE f.status = 'unknown'), 0) AS unknown,
-				       coalesce(sum(f.weight) FILTER (WHERE f.status IN ('queued', 'sending')), 0) AS waiting,
-				       coalesce(sum(f.weight) FILTER (WHERE f.status = 'failed' AND f.error_code = 900000002), 0) AS suppressed
+				SELECT f.bucket, f.waba_id, f.phone_number_id, f.template, f.category, f.campaign, sum(f.weight)::integer AS total,
+				       coalesce(sum(f.weight) FILTER (WHERE f.reached >= 1), 0)::integer AS accepted, coalesce(sum(f.weight) FILTER (WHERE f.reached >= 2), 0)::integer AS sent,
+				       coalesce(sum(f.weight) FILTER (WHERE f.reached >= 3), 0)::integer AS delivered, coalesce(sum(f.weight) FILTER (WHERE f.reached >= 4), 0)::integer AS read,
+				       coalesce(sum(f.weight) FILTER (WHERE f.status = 'failed'), 0)::integer AS failed,
+				       coalesce(sum(f.weight) FILTER (WHERE f.status = 'expired'), 0)::integer AS expired,
+				       coalesce(sum(f.weight) FILTER (WHERE f.status = 'cancelled'), 0)::integer AS cancelled,
+				       coalesce(sum(f.weight) FILTER (WHERE f.status = 'unknown'), 0)::integer AS unknown,
+				       coalesce(sum(f.weight) FILTER (WHERE f.status IN ('queued', 'sending')), 0)::integer AS waiting,
+				       coalesce(sum(f.weight) FILTER (WHERE f.status = 'failed' AND f.error_code = 900000002), 0)::integer AS suppressed
 				FROM f GROUP BY 1, 2, 3, 4, 5, 6
 			) q CROSS JOIN spans s GROUP BY 1, 2, 3, 4, 5, 6, 7
 		) g

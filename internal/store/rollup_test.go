@@ -124,11 +124,8 @@ func scatter(t *testing.T, pool *pgxpool.Pool, rnd *rand.Rand, n, days int) {
 		created := now.Add(-time.Duration(rnd.Int64N(int64(days) * int64(24*time.Hour)))).Truncate(time.Microsecond)
 		phone := []string{"200", "201", "202"}[rnd.IntN(3)]
 		row := []any{message.NewID(created), phone, "10" + phone[2:], "+16505551234", "template", 3, "queued", created}
-		for _, name := range []any{[]any{"shipped", "otp", nil}[rnd.IntN(3)], []any{"utility", "marketing", nil}[rnd.IntN(3)],
-			[]any{`{"campaign":"spring"}`, `{"other":"x"}`, nil}[rnd.IntN(3)]} {
-			row = append(row, name)
-		}
-		rows[i] = row
+		rows[i] = append(row, []any{"shipped", "otp", nil}[rnd.IntN(3)], []any{"utility", "marketing", nil}[rnd.IntN(3)],
+			[]any{`{"campaign":"spring"}`, `{"other":"x"}`, nil}[rnd.IntN(3)])
 	}
 	if _, err := pool.CopyFrom(t.Context(), pgx.Identifier{"messages"}, []string{"id", "phone_number_id", "waba_id", "recipient", "type", "priority", "status", "created_at",
 		"template_name", "category", "tags"}, pgx.CopyFromRows(rows)); err != nil {
@@ -182,7 +179,7 @@ func TestReportsEqualTheMessagesWhateverIsRolledUp(t *testing.T) {
 
 	done := rollUp(t, st)
 	old := scalar[int64](t, pool, `SELECT count(*) FROM messages m, report_state s WHERE m.created_at < s.rolled_until`)
-	if done.Messages != old || old < 1300 || done.Quarters < 200 || time.Since(done.Until) > 81*time.Minute {
+	if done.Messages != old || old < 1300 || time.Since(done.Until) > 81*time.Minute {
 		t.Errorf("%+v, there are %d messages to roll up", done, old)
 	}
 	wantExact(t, pool, "rolled up", allBounds)
@@ -279,7 +276,7 @@ func TestOneRollerAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustExec(t, pool, `SELECT 1`)
-	if step, err := st.rollQuarter(t.Context()); err != nil || !step.elsewhere {
+	if step, err := st.rollQuarters(t.Context(), 1); err != nil || !step.elsewhere {
 		t.Errorf("%+v, %v", step, err)
 	}
 	if _, elsewhere, err := st.foldChanges(t.Context()); err != nil || !elsewhere {
