@@ -20,6 +20,7 @@ import (
 	"wagate/internal/dispatch"
 	"wagate/internal/owner"
 	"wagate/internal/queue"
+	"wagate/internal/report"
 	"wagate/internal/seal"
 	"wagate/internal/sender"
 	"wagate/internal/store"
@@ -71,7 +72,11 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 	if err != nil {
 		return nil, err
 	}
-	client, err := queue.NewClient(queue.ClientConfig{Pool: jobs, WorkerID: id, Handler: dispatcher.Handle, Logger: quiet(logger)})
+	roller := report.New(st, cfg.ReportDays, cfg.RetentionDays, logger, registerer)
+	client, err := queue.NewClient(queue.ClientConfig{Pool: jobs, WorkerID: id, Handler: dispatcher.Handle, Logger: quiet(logger), Chores: []queue.Chore{
+		{Name: "report.rollup", Every: report.Every, Run: roller.RollUp},
+		{Name: "report.forget", Every: report.ForgetEvery, Run: roller.Forget},
+	}})
 	if err != nil {
 		dispatcher.Close()
 		return nil, err

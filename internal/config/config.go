@@ -74,6 +74,9 @@ type Config struct {
 	// RetentionDays (WAGATE_RETENTION_DAYS, 0 to 3650, preset 0: for ever) is how many days messages, their events and
 	// the notifications of Meta are kept.
 	RetentionDays int
+	// ReportDays (WAGATE_REPORT_DAYS, 0 to 3650, preset 800; 0: for ever) is how many days the reports' roll-ups are kept, and
+	// as long as the messages in any case.
+	ReportDays int
 
 	// RecipientAllow (WAGATE_RECIPIENT_ALLOW) lists numbers or prefixes, digits only; when not empty, a message to
 	// anyone else is not sent.
@@ -116,6 +119,7 @@ func LoadFor(command Command, lookup func(string) (string, bool)) (Config, error
 		WebhookVerifyToken: e.secret("WAGATE_WEBHOOK_VERIFY_TOKEN"),
 		IdempotencyKeep:    e.duration("WAGATE_IDEMPOTENCY_KEEP", 24*time.Hour, time.Hour, 30*24*time.Hour),
 		RetentionDays:      e.integer("WAGATE_RETENTION_DAYS", 0, 0, 3650),
+		ReportDays:         e.integer("WAGATE_REPORT_DAYS", 800, 0, 3650),
 		RecipientAllow:     e.numbers("WAGATE_RECIPIENT_ALLOW"),
 		CallbackAllow:      e.hosts("WAGATE_CALLBACK_ALLOW"),
 		LogLevel:           e.level("WAGATE_LOG_LEVEL", slog.LevelInfo),
