@@ -74,9 +74,10 @@ type API struct {
 	// graph has the routes of the Cloud API ingress, whose errors are Graph's; nil without one.
 	graph   *echo.Echo
 	metrics metrics
-	// waiters bounds the requests that wait for a wamid, batches those that hold a batch body in memory.
+	// waiters bounds the requests that wait for a wamid, batches those that hold a batch body in memory, reports those being made.
 	waiters chan struct{}
 	batches chan struct{}
+	reports chan struct{}
 	// stopping is closed when the server shuts down, so that nobody waits on.
 	stopping context.Context //nolint:containedctx // the life of the API, ended by its server's shutdown
 	stop     context.CancelFunc
@@ -88,7 +89,7 @@ func New(d Deps) (*API, error) {
 		d.Logger == nil || d.Now == nil {
 		return nil, errors.New("httpapi: a dependency is missing")
 	}
-	a := &API{Deps: d, logger: d.Logger, echo: echo.New(), metrics: newMetrics(d.Registerer), waiters: make(chan struct{}, 256), batches: make(chan struct{}, 8)}
+	a := &API{Deps: d, logger: d.Logger, echo: echo.New(), metrics: newMetrics(d.Registerer), waiters: make(chan struct{}, 256), batches: make(chan struct{}, 8), reports: make(chan struct{}, reportsAtOnce)}
 	a.stopping, a.stop = context.WithCancel(context.Background())
 	a.echo.HTTPErrorHandler = a.handleError
 	a.echo.Pre(a.observe)
@@ -150,6 +151,7 @@ func (a *API) routes() {
 	e.DELETE("/v1/pauses/:id", a.authed(access.Manage, unrestricted(a.deletePause)))
 
 	a.webhookRoutes()
+	a.reportRoutes()
 
 	e.POST("/v1/keys", a.authed(access.Admin, unrestricted(a.postKey)))
 	e.GET("/v1/keys", a.authed(access.Admin, unrestricted(a.listKeys)))

@@ -202,16 +202,55 @@ func TestTheReportRoleReadsTheViewsAndNothingElse(t *testing.T) {
 	if len(others) < 20 {
 		t.Fatalf("only %v", others)
 	}
+	// Nothing is granted but to select the views, to this role or to everybody; and the role is no other's member, and can do
+	// nothing of its own.
+	const granted = `SELECT coalesce(string_agg(x, ' ' ORDER BY x), '') FROM (`
+	for what, sql := range map[string]string{
+		"tables": `SELECT c.oid::regclass::text || ':' || p AS x FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+			unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
+			WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND has_table_privilege('wagate_report', c.oid, p)
+			AND NOT (n.nspname = 'report' AND c.relkind = 'v' AND p = 'SELECT')`,
+		"columns": `SELECT c.oid::regclass::text AS x FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+			WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'report') AND n.nspname NOT LIKE 'pg_toast%'
+			AND has_any_column_privilege('wagate_report', c.oid, 'SELECT, INSERT, UPDATE, REFERENCES')`,
+		"sequences": `SELECT c.oid::regclass::text AS x FROM pg_class c WHERE CASE WHEN c.relkind = 'S' THEN has_sequence_privilege('wagate_report', c.oid, 'USAGE, SELECT, UPDATE') END`,
+		"schemas":   `SELECT n.nspname AS x FROM pg_namespace n WHERE has_schema_privilege('wagate_report', n.oid, 'CREATE')`,
+		"powers": `SELECT rolname AS x FROM pg_roles WHERE rolname = 'wagate_report' AND (rolsuper OR rolcreaterole OR rolcreatedb OR rolcanlogin OR rolreplication OR rolbypassrls)
+			UNION ALL SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = 'wagate_report'::regrole`,
+	} {
+		if got := scalar[string](t, pool, granted+sql+`) g`); got != "" {
+			t.Errorf("%s: wagate_report may use %s", what, got)
+		}
+	}
+	// Of the functions that run with their owner's rights, it says how far the roll-ups go.
+	if got := scalar[string](t, pool, `SELECT string_agg(p.oid::regprocedure::text, ' ') FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+		WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema')`); got != "report.rolled_until()" {
+		t.Errorf("with their owner's rights run %s", got)
+	}
 	mustExec(t, pool, `SET ROLE wagate_report`)
 	for _, view := range views {
 		mustExec(t, pool, `SELECT * FROM report.`+view)
-		if _, err := pool.Exec(t.Context(), `DELETE FROM report.`+view); !refused(err) {
-			t.Errorf("delete from report.%s: %v", view, err)
+		for _, sql := range []string{`DELETE FROM report.` + view, `INSERT INTO report.` + view + ` DEFAULT VALUES`, `CREATE TABLE report.` + view + `_mine ()`} {
+			if _, err := pool.Exec(t.Context(), sql); !refused(err) {
+				t.Errorf("%s: %v", sql, err)
+			}
 		}
 	}
+	mustExec(t, pool, `SELECT report.rolled_until(), report.id_at(now()), report.timezone()`)
 	for _, table := range others {
 		if _, err := pool.Exec(t.Context(), `SELECT * FROM `+table+` LIMIT 1`); !refused(err) {
 			t.Errorf("%s: %v", table, err)
+		}
+	}
+	for _, sql := range []string{
+		`SELECT wagate_rollups_from('2020-01-01Z')`, `SELECT wagate_ensure_partitions(30)`, `SELECT * FROM wagate_stranded(wagate_uuid_floor('2020-01-01Z'), wagate_uuid_floor('2030-01-01Z'), '0', 10)`,
+		`SELECT pg_read_file('postgresql.conf')`, `SELECT pg_read_binary_file('PG_VERSION')`, `SELECT pg_ls_dir('.')`, `SELECT pg_stat_file('PG_VERSION')`,
+		`COPY (SELECT 1) TO '/tmp/wagate-report'`, `COPY (SELECT 1) TO PROGRAM 'true'`, `SELECT lo_import('/etc/passwd')`, `CREATE SCHEMA mine`, `CREATE ROLE mine`,
+		`TRUNCATE messages`, `UPDATE messages SET status = 'failed'`, `ALTER VIEW report.messages OWNER TO wagate_report`, `DROP VIEW report.messages`,
+		`ALTER SYSTEM SET jit = off`, `SELECT rolpassword FROM pg_authid`,
+	} {
+		if _, err := pool.Exec(t.Context(), sql); !refused(err) {
+			t.Errorf("%s: %v", sql, err)
 		}
 	}
 }
