@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -259,4 +260,29 @@ func TestTheReportRoleReadsTheViewsAndNothingElse(t *testing.T) {
 func refused(err error) bool {
 	pg, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (pg.Code == "42501" || pg.Code == "55000")
+}
+
+// What the page of the views says of each is what the database says.
+func TestThePageOfTheViewsSaysWhatTheirCommentsSay(t *testing.T) {
+	pool := pgtest.New(t)
+	raw, err := os.ReadFile("../../docs/reference/report-views.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(raw)
+	views := scalarList(t, pool, `SELECT viewname::text FROM pg_views WHERE schemaname = 'report' ORDER BY 1`)
+	for _, view := range views {
+		_, section, ok := strings.Cut(page, "\n## report."+view+"\n\n")
+		if !ok {
+			t.Errorf("there is no report.%s", view)
+			continue
+		}
+		section, _, _ = strings.Cut(section, "\n## ")
+		want := scalar[string](t, pool, `SELECT obj_description('report.`+view+`'::regclass) || E'\n\n| column | meaning |\n|---|---|\n'
+			|| string_agg('| `+"`' || attname || '`"+` | ' || col_description(attrelid, attnum) || ' |', E'\n' ORDER BY attnum)
+			FROM pg_attribute WHERE attrelid = 'report.`+view+`'::regclass AND attnum > 0`)
+		if got := strings.TrimSpace(section); got != want {
+			t.Errorf("report.%s:\n%s\nthe database says\n%s", view, got, want)
+		}
+	}
 }
