@@ -110,6 +110,7 @@ CREATE TABLE report_changes (
 COMMENT ON TABLE report_changes IS 'Changes of messages older than an hour that are not in the roll-ups yet. Rows are only added and taken away, so nobody waits for anybody.';
 COMMENT ON COLUMN report_changes.weight IS '-1: the message counts no more as this row says; 1: it does now.';
 COMMENT ON COLUMN report_changes.bucket IS 'The quarter hour in which the message was created.';
+COMMENT ON COLUMN report_changes.queue_cell IS 'Cells of latencies; null in both rows of a change that leaves them alone.';
 
 -- The messages, as the roll-ups and the reports count them.
 CREATE VIEW report_rows AS
@@ -124,26 +125,31 @@ SELECT m.id, m.created_at, 1::smallint AS weight, wagate_quarter(m.created_at) A
 FROM messages m;
 COMMENT ON VIEW report_rows IS 'One row a message, as report_changes logs them; readers of the reports cannot read it.';
 
--- The columns are those of report_rows: a test compares what both say of the same messages.
+-- The columns are those of report_rows.
 CREATE FUNCTION wagate_log_change() RETURNS trigger
     LANGUAGE plpgsql AS
 $$
+DECLARE
+    moved boolean;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
+        -- Most changes leave the latencies alone: then neither row counts any.
+        moved := ROW(OLD.accepted_at, OLD.sent_at, OLD.delivered_at, OLD.send_at, OLD.created_at, OLD.waba_id, OLD.phone_number_id)
+            IS DISTINCT FROM ROW(NEW.accepted_at, NEW.sent_at, NEW.delivered_at, NEW.send_at, NEW.created_at, NEW.waba_id, NEW.phone_number_id);
         INSERT INTO report_changes (weight, bucket, waba_id, phone_number_id, template, category, campaign, status, reached, error_code, error_title,
             error_scope, failed_by_meta, failed_at, pricing_billable, pricing_category, pricing_type, pricing_model, queue_cell, send_cell, deliver_cell)
         VALUES (-1, wagate_quarter(OLD.created_at), OLD.waba_id, OLD.phone_number_id, OLD.template_name, OLD.category, OLD.tags ->> 'campaign', OLD.status,
             wagate_reached(OLD.status, OLD.accepted_at, OLD.sent_at, OLD.delivered_at, OLD.read_at, OLD.played_at, OLD.wamid, OLD.failed_by_meta),
             OLD.error_code, OLD.error_title, OLD.error_scope, OLD.failed_by_meta, OLD.failed_at,
             OLD.pricing_billable, OLD.pricing_category, OLD.pricing_type, OLD.pricing_model,
-            wagate_cell(OLD.accepted_at - greatest(OLD.created_at, OLD.send_at)), wagate_cell(OLD.sent_at - OLD.accepted_at),
-            CASE WHEN OLD.accepted_at IS NOT NULL THEN wagate_cell(OLD.delivered_at - OLD.sent_at) END),
+            CASE WHEN moved THEN wagate_cell(OLD.accepted_at - greatest(OLD.created_at, OLD.send_at)) END, CASE WHEN moved THEN wagate_cell(OLD.sent_at - OLD.accepted_at) END,
+            CASE WHEN moved AND OLD.accepted_at IS NOT NULL THEN wagate_cell(OLD.delivered_at - OLD.sent_at) END),
             (1, wagate_quarter(NEW.created_at), NEW.waba_id, NEW.phone_number_id, NEW.template_name, NEW.category, NEW.tags ->> 'campaign', NEW.status,
             wagate_reached(NEW.status, NEW.accepted_at, NEW.sent_at, NEW.delivered_at, NEW.read_at, NEW.played_at, NEW.wamid, NEW.failed_by_meta),
             NEW.error_code, NEW.error_title, NEW.error_scope, NEW.failed_by_meta, NEW.failed_at,
             NEW.pricing_billable, NEW.pricing_category, NEW.pricing_type, NEW.pricing_model,
-            wagate_cell(NEW.accepted_at - greatest(NEW.created_at, NEW.send_at)), wagate_cell(NEW.sent_at - NEW.accepted_at),
-            CASE WHEN NEW.accepted_at IS NOT NULL THEN wagate_cell(NEW.delivered_at - NEW.sent_at) END);
+            CASE WHEN moved THEN wagate_cell(NEW.accepted_at - greatest(NEW.created_at, NEW.send_at)) END, CASE WHEN moved THEN wagate_cell(NEW.sent_at - NEW.accepted_at) END,
+            CASE WHEN moved AND NEW.accepted_at IS NOT NULL THEN wagate_cell(NEW.delivered_at - NEW.sent_at) END);
     ELSE
         INSERT INTO report_changes (weight, bucket, waba_id, phone_number_id, template, category, campaign, status, reached, error_code, error_title,
             error_scope, failed_by_meta, failed_at, pricing_billable, pricing_category, pricing_type, pricing_model, queue_cell, send_cell, deliver_cell)

@@ -19,7 +19,7 @@ const (
 	rollAtOnce = 20_000
 	rollSpan   = 96
 	// foldAtOnce bounds the logged changes that one transaction moves into the roll-ups.
-	foldAtOnce = 5000
+	foldAtOnce = 20_000
 	// forgetAtOnce bounds the rows of a roll-up that one statement removes.
 	forgetAtOnce = 10_000
 )
@@ -39,7 +39,7 @@ type RolledUp struct {
 }
 
 // RollUp brings the roll-ups of the reports up to date: quarter hours that ended an hour and five minutes ago are counted, and
-// logged changes of older messages are added. Each transaction does a quarter hour, more of them when they are small, or 5,000 changes;
+// logged changes of older messages are added. Each transaction does a quarter hour, more of them when they are small, or 20,000 changes;
 // when ctx ends, what is done stays done and the next run goes on from there. What it gives beside an error was done.
 func (s *Store) RollUp(ctx context.Context) (RolledUp, error) {
 	var done RolledUp

@@ -24,8 +24,8 @@ const foldSQL = `
 		          c.error_scope, c.failed_by_meta, c.failed_at, c.pricing_billable, c.pricing_category, c.pricing_type, c.pricing_model,
 		          c.queue_cell, c.send_cell, c.deliver_cell
 	)` + addToRollups + `, hours AS (
-		SELECT DISTINCT f.bucket - s.n * interval '15 minutes' AS hour, f.waba_id, f.phone_number_id
-		FROM f CROSS JOIN generate_series(0, 3) AS s(n) WHERE f.queue_cell IS NOT NULL
+		SELECT DISTINCT c.bucket - s.n * interval '15 minutes' AS hour, c.waba_id, c.phone_number_id
+		FROM cells c CROSS JOIN generate_series(0, 3) AS s(n) WHERE c.span = 15
 	)
 	SELECT (SELECT count(*) FROM f), h.hours, h.wabas, h.phones
 	FROM (SELECT array_agg(hour) AS hours, array_agg(waba_id) AS wabas, array_agg(phone_number_id) AS phones FROM hours) h`
