@@ -22,6 +22,7 @@ import (
 	"wagate/internal/dispatch"
 	"wagate/internal/owner"
 	"wagate/internal/queue"
+	"wagate/internal/report"
 	"wagate/internal/seal"
 	"wagate/internal/sender"
 	"wagate/internal/store"
@@ -98,9 +99,13 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 		windows.Close()
 		return nil, err
 	}
+	roller := report.New(st, cfg.ReportDays, cfg.RetentionDays, logger, registerer)
 	callbacks, outside := newDeliverer(cfg, st, inserter, sealer, logger, registerer)
 	client, err := queue.NewClient(queue.ClientConfig{
-		Pool: jobs, WorkerID: id, Handler: dispatcher.Handle, Callbacks: callbacks.Handle, Logger: quiet(logger),
+		Pool: jobs, WorkerID: id, Handler: dispatcher.Handle, Callbacks: callbacks.Handle, Logger: quiet(logger), Chores: []queue.Chore{
+			{Name: "report.rollup", Every: report.Every, Run: roller.RollUp},
+			{Name: "report.forget", Every: report.ForgetEvery, Run: roller.Forget},
+		},
 	})
 	if err != nil {
 		dispatcher.Close()

@@ -83,6 +83,9 @@ type Config struct {
 	// WebhookDays (WAGATE_WEBHOOK_DAYS, 0 to 3650, preset 0: as the others say) is how many days the notifications of Meta
 	// are kept.
 	WebhookDays int
+	// ReportDays (WAGATE_REPORT_DAYS, 0 to 3650, preset 800; 0: for ever) is how many days the reports' roll-ups are kept, and
+	// as long as the messages in any case.
+	ReportDays int
 
 	// RecipientAllow (WAGATE_RECIPIENT_ALLOW) lists numbers or prefixes, digits only; when not empty, a message to
 	// anyone else is not sent.
@@ -147,6 +150,7 @@ func LoadFor(command Command, lookup func(string) (string, bool)) (Config, error
 		ContentKeep:        e.contentKeep("WAGATE_CONTENT_KEEP"),
 		RecipientDays:      e.integer("WAGATE_RECIPIENT_DAYS", 0, 0, 3650),
 		WebhookDays:        e.integer("WAGATE_WEBHOOK_DAYS", 0, 0, 3650),
+		ReportDays:         e.integer("WAGATE_REPORT_DAYS", 800, 0, 3650),
 		RecipientAllow:     e.numbers("WAGATE_RECIPIENT_ALLOW"),
 		CallbackAllow:      e.hosts("WAGATE_CALLBACK_ALLOW"),
 		CallbackKeepDays:   e.integer("WAGATE_CALLBACK_KEEP_DAYS", 3, 1, 90),

@@ -32,7 +32,7 @@ gatewayctl COMMAND --help explains one of them, with an example.
 Settings:
   WAGATE_URL        the gateway (http://127.0.0.1:8080), or --url
   WAGATE_KEY        an API key; or WAGATE_KEY_FILE, or --key-file, the file that holds it
-  Most commands need a key with the scope manage; keys and webhooks show need admin, messages and window need read and send, media send.
+  Most commands need a key with the scope manage; keys and webhooks show need admin, messages and window need read and send, media send, report read.
 
 Exit status: 0 done, 1 the gateway refused it or did not answer, 2 the command line is wrong.
 `
@@ -50,7 +50,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		limitsCommand, wabasCommand, phonesCommand, pausesCommand, pauseCommand, resumeCommand,
-		messagesCommand, messageCommand, cancelCommand, resendCommand, settleCommand, templatesCommand, mediaCommand, webhooksCommand, alertsCommand,
+		messagesCommand, messageCommand, cancelCommand, resendCommand, settleCommand, reportCommand, templatesCommand, mediaCommand, webhooksCommand, alertsCommand,
 		suppressionsCommand, windowCommand, subscriptionsCommand, callbacksCommand, keysCommand,
 	}
 }

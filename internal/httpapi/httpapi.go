@@ -89,8 +89,9 @@ type API struct {
 	metrics metrics
 	lookout lookout
 	ingress ingress
-	// batches bounds the requests that hold a batch body in memory.
+	// batches bounds the requests that hold a batch body in memory, reports those being made.
 	batches chan struct{}
+	reports chan struct{}
 	// stopping is closed when the server shuts down, so that nobody waits on.
 	stopping context.Context //nolint:containedctx // the life of the API, ended by its server's shutdown
 	stop     context.CancelFunc
@@ -102,7 +103,7 @@ func New(d Deps) (*API, error) {
 		d.Logger == nil || d.Now == nil {
 		return nil, errors.New("httpapi: a dependency is missing")
 	}
-	a := &API{Deps: d, logger: d.Logger, echo: echo.New(), metrics: newMetrics(d.Registerer), batches: make(chan struct{}, 8)}
+	a := &API{Deps: d, logger: d.Logger, echo: echo.New(), metrics: newMetrics(d.Registerer), batches: make(chan struct{}, 8), reports: make(chan struct{}, reportsAtOnce)}
 	a.lookout = lookout{decided: d.Store.Decided, waiting: map[uuid.UUID]*awaited{}}
 	a.ingress = ingress{read: d.Store.IngressOf, now: d.Now}
 	a.stopping, a.stop = context.WithCancel(context.Background())
@@ -173,6 +174,7 @@ func (a *API) routes() {
 		a.callbackRoutes()
 	}
 	a.consentRoutes()
+	a.reportRoutes()
 
 	e.POST("/v1/keys", a.authed(access.Admin, unrestricted(a.postKey)))
 	e.GET("/v1/keys", a.authed(access.Admin, unrestricted(a.listKeys)))

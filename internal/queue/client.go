@@ -75,12 +75,16 @@ type ClientConfig struct {
 	RetryBase time.Duration
 	// RetryMax bounds that wait; default 5 min.
 	RetryMax time.Duration
+	// Chores are done by one of the workers at a time; all of them are given the same.
+	Chores []Chore
 }
 
 // Client works the lanes of one process.
 type Client struct {
 	river *river.Client[pgx.Tx]
 	id    string
+	// stopChores ends the runs of chores.
+	stopChores context.CancelFunc
 
 	mu      sync.Mutex
 	closing map[string]bool // phone numbers whose lane CloseLane has stopped but not yet removed
@@ -108,11 +112,20 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.RetryMax <= 0 {
 		cfg.RetryMax = 5 * time.Minute
 	}
+	stopping, stopChores := context.WithCancel(context.Background())
+	if len(cfg.Chores) > 0 {
+		if err := river.AddWorkerSafely(workers, newChoreWorker(stopping, cfg.Pool, cfg.Chores)); err != nil {
+			stopChores()
+			return nil, fmt.Errorf("adding the worker of chores: %w", err)
+		}
+		queues[choreQueue] = river.QueueConfig{MaxWorkers: choresAtOnce}
+	}
 	client, err := river.NewClient(riverpgxv5.New(cfg.Pool), &river.Config{
-		ID:      cfg.WorkerID,
-		Logger:  cfg.Logger,
-		Workers: workers,
-		Queues:  queues,
+		ID:           cfg.WorkerID,
+		Logger:       cfg.Logger,
+		Workers:      workers,
+		Queues:       queues,
+		PeriodicJobs: periodic(cfg.Chores),
 		// Waiting for a slot counts into River's time-out, so the time-out is the POST's own.
 		JobTimeout: -1,
 		// A dead worker's jobs are taken over by the next owner, which knows what was sent; River's rescue does not.
@@ -131,9 +144,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		},
 	})
 	if err != nil {
+		stopChores()
 		return nil, fmt.Errorf("making the River client of the worker: %w", err)
 	}
-	return &Client{river: client, id: cfg.WorkerID, closing: map[string]bool{}}, nil
+	return &Client{river: client, id: cfg.WorkerID, stopChores: stopChores, closing: map[string]bool{}}, nil
 }
 
 // Start begins to work. The context's end stops the client hard.
@@ -146,6 +160,7 @@ func (c *Client) Start(ctx context.Context) error {
 
 // Stop fetches no more and waits for running jobs until ctx ends; then their contexts are cancelled.
 func (c *Client) Stop(ctx context.Context) error {
+	c.stopChores()
 	err := c.river.Stop(ctx)
 	if err != nil && ctx.Err() != nil {
 		hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)

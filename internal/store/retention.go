@@ -17,15 +17,15 @@ type Dropped struct {
 	// Kept are those that had to go but hold messages that wait, are being sent or are unknown, or notifications not
 	// yet applied: they stay until nothing in them is open.
 	Kept []string
-	// Busy are those that a reader holds; the next run tries them again.
+	// Busy are those that a reader holds, or whose messages the reports' roll-ups do not hold yet; the next run tries them again.
 	Busy []string
 	// WAMIDs counts the rows of the table from wamid to message that went with them.
 	WAMIDs int64
 }
 
 // DropBefore drops the daily partitions of messages, events and raw notifications whose day lies wholly before the day of
-// cutoff (UTC), and the wamids of the messages that went. A partition gives way to whoever reads it, and nobody waits
-// behind it for more than 300 ms.
+// cutoff (UTC), and the wamids of the messages that went. Messages go when the roll-ups of the reports hold them. A partition
+// gives way to whoever reads it, and nobody waits behind it for more than 300 ms.
 func (s *Store) DropBefore(ctx context.Context, cutoff time.Time) (Dropped, error) {
 	var d Dropped
 	first := cutoff.UTC().Truncate(24 * time.Hour) // the first day that stays
@@ -74,8 +74,17 @@ func (s *Store) dropDays(ctx context.Context, parent string, first time.Time, d 
 		if err != nil || !day.Before(first) {
 			continue
 		}
-		open, err := s.dropPartition(ctx, parent, child)
+		rolled, err := s.rolledUp(ctx, parent, day)
+		if err != nil {
+			return oldest, err
+		}
+		open := false
+		if rolled {
+			open, err = s.dropPartition(ctx, parent, child)
+		}
 		switch {
+		case !rolled:
+			d.Busy = append(d.Busy, child)
 		case err == nil && !open:
 			d.Partitions = append(d.Partitions, child)
 			continue
@@ -91,6 +100,15 @@ func (s *Store) dropDays(ctx context.Context, parent string, first time.Time, d 
 		}
 	}
 	return oldest, nil
+}
+
+// rolledUp says whether the roll-ups of the reports hold what a day of a table is needed for, and makes them where they do not.
+func (s *Store) rolledUp(ctx context.Context, parent string, day time.Time) (bool, error) {
+	if parent != "messages" {
+		return true, nil
+	}
+	rolled, err := s.RollUp(ctx)
+	return !rolled.Until.Before(day.Add(24 * time.Hour)), err
 }
 
 // partitions lists the daily partitions of a table, oldest first.
