@@ -338,10 +338,13 @@ const (
 	callbackSilent = 20 * time.Second
 	// callbackUnbegun is how long one may wait to begin after its time: workers may be away, or busy.
 	callbackUnbegun = 2 * time.Minute
+	// callbackOverlooked is how long an event may be due while its endpoint's job is for later: the one who was about to give
+	// it a job now was rolled back.
+	callbackOverlooked = 5 * time.Second
 )
 
-// MendCallbacks gives new jobs to endpoints that have something to deliver and no job that does it: its worker has died, or
-// somebody has deleted it. It gives how many those were.
+// MendCallbacks gives new jobs to endpoints that have something to deliver and no job that does it in time: its worker has died,
+// somebody has deleted it, or the one who was to put it in was rolled back. It gives how many those were.
 func (s *Store) MendCallbacks(ctx context.Context) (n int, err error) {
 	err = s.InTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
@@ -350,15 +353,15 @@ func (s *Store) MendCallbacks(ctx context.Context) (n int, err error) {
 				WHERE e.active AND (
 					CASE WHEN e.alive_at IS NULL THEN e.due_at < clock_timestamp() - make_interval(secs => $2::double precision)
 					     ELSE e.alive_at < clock_timestamp() - make_interval(secs => $1::double precision) END
-					OR (e.due_at IS NULL AND (e.hold_until IS NULL OR e.hold_until <= clock_timestamp()))
-				) AND (e.due_at IS NOT NULL OR (
-					SELECT v.seq FROM callback_events v WHERE v.endpoint_id = e.endpoint_id AND `+callbackWaiting+` ORDER BY v.next_at, v.seq LIMIT 1
-				) IS NOT NULL)
+					OR ((e.due_at IS NULL OR e.due_at > clock_timestamp()) AND (e.hold_until IS NULL OR e.hold_until <= clock_timestamp()))
+				) AND (e.due_at <= clock_timestamp() OR (
+					SELECT v.next_at FROM callback_events v WHERE v.endpoint_id = e.endpoint_id AND `+callbackWaiting+` ORDER BY v.next_at, v.seq LIMIT 1
+				) < clock_timestamp() - CASE WHEN e.due_at IS NULL THEN interval '0' ELSE make_interval(secs => $3::double precision) END)
 				ORDER BY e.endpoint_id LIMIT 200 FOR NO KEY UPDATE SKIP LOCKED
 			)
 			UPDATE callback_endpoints e SET run = e.run + 1, due_at = clock_timestamp(), alive_at = NULL
 			FROM stranded WHERE e.endpoint_id = stranded.endpoint_id
-			RETURNING e.endpoint_id, e.run`, callbackSilent.Seconds(), callbackUnbegun.Seconds())
+			RETURNING e.endpoint_id, e.run`, callbackSilent.Seconds(), callbackUnbegun.Seconds(), callbackOverlooked.Seconds())
 		if err != nil {
 			return err
 		}
