@@ -181,6 +181,7 @@ func (s *Store) tellChanges(ctx context.Context, tx pgx.Tx, g callbackGate, orde
 		return nil
 	}
 	var set []tell
+	parted := map[*byte]*cloudapi.Parted{} // by value, which many statuses share
 	for _, c := range order {
 		from := len(set)
 		told := map[message.Status]bool{}
@@ -188,13 +189,17 @@ func (s *Store) tellChanges(ctx context.Context, tx pgx.Tx, g callbackGate, orde
 			word, known := message.FromMeta(st.Status)
 			t := tell{eventID: st.EventID, messageID: c.id, word: st.Status, at: st.At}
 			t.ours = known && !told[word] && !c.old(st) && c.moved(word)
-			t.meta = g.meta && fresh[st.EventID] && st.Raw != nil && !(c.redo && word == message.Failed)
+			t.meta = g.meta && fresh[st.EventID] && len(st.Value) > 0 && st.Raw != nil && !(c.redo && word == message.Failed)
 			if !t.ours && !t.meta {
 				continue
 			}
 			told[word] = told[word] || t.ours
 			if t.meta {
-				t.value = cloudapi.Alone(st.Value, "statuses", st.Raw)
+				first := &st.Value[0]
+				if parted[first] == nil {
+					parted[first] = cloudapi.Part(st.Value)
+				}
+				t.value = parted[first].Alone("statuses", st.Raw)
 			}
 			var err error
 			if t.detail, err = st.detail(); err != nil {
