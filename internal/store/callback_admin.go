@@ -157,10 +157,16 @@ type CallbackSecret struct {
 
 // CallbackSecret gives the secret of an owner; sealed is kept and given where there is none yet.
 func (s *Store) CallbackSecret(ctx context.Context, owner string, sealed []byte) (c CallbackSecret, err error) {
+	// Every job of a callback_url asks for it: nothing is written where it is known.
 	err = s.pool.QueryRow(ctx, `
-		INSERT INTO callback_secrets AS c (owner, secret) VALUES ($1::text, $2::bytea)
-		ON CONFLICT (owner) DO UPDATE SET owner = excluded.owner
-		RETURNING c.secret, c.old_secret, c.old_secret_until`, owner, sealed).Scan(&c.Secret, &c.OldSecret, &c.OldSecretUntil)
+		WITH known AS (
+			SELECT secret, old_secret, old_secret_until FROM callback_secrets WHERE owner = $1::text
+		), made AS (
+			INSERT INTO callback_secrets AS c (owner, secret) SELECT $1::text, $2::bytea WHERE NOT EXISTS (SELECT FROM known)
+			ON CONFLICT (owner) DO UPDATE SET owner = excluded.owner
+			RETURNING c.secret, c.old_secret, c.old_secret_until
+		)
+		SELECT * FROM known UNION ALL SELECT * FROM made`, owner, sealed).Scan(&c.Secret, &c.OldSecret, &c.OldSecretUntil)
 	if err != nil {
 		return c, fmt.Errorf("reading the callback secret of %q: %w", owner, err)
 	}
