@@ -307,7 +307,7 @@ func (s *Store) wakeCallbacks(ctx context.Context, tx pgx.Tx, endpoints []uuid.U
 			  AND (hold_until IS NULL OR hold_until <= clock_timestamp())
 			ORDER BY endpoint_id FOR NO KEY UPDATE SKIP LOCKED
 		)
-		UPDATE callback_endpoints e SET run = e.run + 1, due_at = clock_timestamp(), alive_at = NULL
+		UPDATE callback_endpoints e SET run = e.run + 1, due_at = clock_timestamp(), alive_at = NULL, planned = false
 		FROM idle WHERE e.endpoint_id = idle.endpoint_id
 		RETURNING e.endpoint_id, e.run`, endpoints).Query(func(rows pgx.Rows) (err error) {
 		runs, err = collectRuns(rows)
