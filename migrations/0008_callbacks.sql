@@ -22,6 +22,7 @@ CREATE TABLE callback_endpoints (
 
     run             bigint NOT NULL DEFAULT 0,
     due_at          timestamptz,
+    planned         boolean NOT NULL DEFAULT false,
     alive_at        timestamptz,
     hold_until      timestamptz,
     opened_at       timestamptz,
@@ -39,6 +40,7 @@ COMMENT ON COLUMN callback_endpoints.owner IS 'Name of the API key that made it.
 COMMENT ON COLUMN callback_endpoints.secret IS 'Sealed with WAGATE_SECRET_KEY, as are old_secret and verify_token; null for kind url.';
 COMMENT ON COLUMN callback_endpoints.run IS 'Number of the job that delivers, raised with every new one: a job of an earlier number does nothing.';
 COMMENT ON COLUMN callback_endpoints.due_at IS 'When the job of that number is to run; null: there is none, and whoever adds an event puts one in.';
+COMMENT ON COLUMN callback_endpoints.planned IS 'True: due_at lies some time ahead, and the job of that number is put in then.';
 COMMENT ON COLUMN callback_endpoints.alive_at IS 'When the job of that number gave a sign of life last; null before it has begun.';
 COMMENT ON COLUMN callback_endpoints.hold_until IS 'Nothing is posted before: the endpoint asked for it, or the circuit is open and this is the time of the next probe.';
 COMMENT ON COLUMN callback_endpoints.opened_at IS 'Since when the circuit is open: too many failures in a row; null while it is closed.';

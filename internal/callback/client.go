@@ -90,10 +90,16 @@ func (c *Client) dialTLS(ctx context.Context, network, address string) (net.Conn
 	defer cancel()
 	if err := conn.HandshakeContext(shake); err != nil {
 		_ = raw.Close()
-		return nil, fmt.Errorf("TLS: %w", err)
+		return nil, &tlsError{err}
 	}
 	return conn, nil
 }
+
+// tlsError is a handshake that failed.
+type tlsError struct{ err error }
+
+func (e *tlsError) Error() string { return "TLS: " + e.err.Error() }
+func (e *tlsError) Unwrap() error { return e.err }
 
 // dial looks a host up and connects to the first of its addresses that is allowed and answers. The address that is dialled
 // is the one that was checked, and is checked once more when its socket connects.
@@ -190,13 +196,15 @@ func retryAfter(s string, now time.Time) time.Duration {
 	return 0
 }
 
-// words is what is kept of an error: not the address, whose query may hold a secret.
+// words is what is kept of an error: not the address, whose query may hold a secret, nor what the other side has said, which
+// net/http quotes where it is no HTTP.
 func words(err error) string {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
 	dns, isDNS := errors.AsType[*net.DNSError](err)
 	op, isOp := errors.AsType[*net.OpError](err)
+	shake, isTLS := errors.AsType[*tlsError](err)
 	switch {
 	case errors.Is(err, errForbidden):
 		return clip(err.Error())
@@ -210,10 +218,12 @@ func words(err error) string {
 		return "connection refused"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "connection closed without an answer"
+	case isTLS:
+		return clip(shake.Error())
 	case isOp && op.Err != nil:
 		return clip(op.Op + ": " + op.Err.Error())
 	}
-	return clip(err.Error())
+	return "no answer that is HTTP"
 }
 
 func isTimeout(err error) bool {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -203,5 +204,38 @@ func TestHandshake(t *testing.T) {
 		} else if strings.Contains(err.Error(), "another token") {
 			t.Errorf("%s: the error shows the token: %v", to, err)
 		}
+	}
+}
+
+// What is no HTTP is not repeated: a client must not read by last_error what another server says.
+func TestAnotherProtocolIsNotRepeated(t *testing.T) {
+	c := NewClient(reach.New(nil, true))
+	t.Cleanup(c.Close)
+	for name, answer := range map[string]string{
+		"a banner": "SSH-2.0-OpenSSH_s3cret\r\n", "a header": "HTTP/1.1 200 OK\r\ns3cret\r\n\r\n", "a status": "HTTP/1.1 s3cret\r\n\r\n",
+		"a place":  "HTTP/1.1 302 Found\r\nLocation: http://s3cret%zz/\r\n\r\n",
+		"a length": "HTTP/1.1 200 OK\r\nContent-Length: s3cret\r\n\r\n",
+	} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Read(make([]byte, 4096))
+			_, _ = conn.Write([]byte(answer))
+			_ = conn.Close()
+		}()
+		a := c.post(t.Context(), "http://"+l.Addr().String()+"/", http.Header{}, []byte(`{}`))
+		if a.err == "" || strings.Contains(a.err, "s3cret") {
+			t.Errorf("%s: %q", name, a.err)
+		}
+		_ = l.Close()
+		<-done
 	}
 }

@@ -36,7 +36,7 @@ func FuzzBody(f *testing.F) {
 			list = "statuses"
 		}
 		d := &store.DueCallback{Seq: 1, EventID: id, Chain: id, Kind: kind, Status: "sent", At: time.Unix(1, 0), WABAID: "100", Field: "messages"}
-		d.Value = cloudapi.Alone([]byte(`{"metadata":{"phone_number_id":"200"},"contacts":[{"wa_id":"1"}]}`), list, element)
+		d.Value = cloudapi.Part([]byte(`{"metadata":{"phone_number_id":"200"},"contacts":[{"wa_id":"1"}]}`)).Alone(list, element)
 		facts := &facts{
 			messages: map[uuid.UUID]*store.CallbackMessage{id: {ID: id, ToldWAMID: told}}, given: map[string]store.GivenID{"wamid.1": {ID: id, ToldWAMID: told}},
 		}

@@ -1,7 +1,9 @@
 package callback
 
 import (
+	"bytes"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -128,5 +130,35 @@ func TestForgetting(t *testing.T) {
 	}
 	if n := scalar[int](r, `SELECT count(*) FROM callback_endpoints`); n != 1 {
 		t.Errorf("%d endpoints, want that of the deleted subscription gone", n)
+	}
+}
+
+// The secret of callback_urls is made once, also by two at the same moment, and is not written again by those who read it.
+func TestOwnerSecretIsWrittenOnce(t *testing.T) {
+	r := newRig(t)
+	var wg sync.WaitGroup
+	secrets := make([][]byte, 8)
+	for i := range secrets {
+		wg.Go(func() {
+			c, err := OwnerSecret(t.Context(), r.store, r.sealer, owner)
+			if err != nil {
+				t.Error(err)
+			}
+			secrets[i] = c.Secret
+		})
+	}
+	wg.Wait()
+	row := scalar[string](r, `SELECT ctid::text FROM callback_secrets`)
+	c, err := OwnerSecret(t.Context(), r.store, r.sealer, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range secrets {
+		if !bytes.Equal(s, c.Secret) {
+			t.Error("two secrets of one owner")
+		}
+	}
+	if now := scalar[string](r, `SELECT ctid::text FROM callback_secrets`); now != row {
+		t.Errorf("the row was written by who only reads it: %s, then %s", row, now)
 	}
 }

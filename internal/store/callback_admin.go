@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // CallbackEndpoint is a subscription, or the host of callback_urls, with how it stands.
@@ -56,18 +57,20 @@ const callbackEndpointColumns = `
 	(SELECT count(*) FROM (SELECT FROM callback_events v WHERE v.endpoint_id = e.endpoint_id AND ` + callbackWaiting + ` ORDER BY v.next_at, v.seq LIMIT 100000) x)::integer,
 	e.secret, e.verify_token`
 
-// PutSubscription makes a subscription, or changes the one with its id: then its secret stays. It fails with ErrTooMany.
+// PutSubscription makes a subscription where CreatedAt is zero; else it changes the one with its id, whose secret stays. It
+// fails with ErrTooMany or, where the one to change was deleted meanwhile, ErrNotFound.
 func (s *Store) PutSubscription(ctx context.Context, e CallbackEndpoint) error {
 	err := s.InTx(ctx, func(tx pgx.Tx) error {
-		var wasActive, known bool
-		rows, err := tx.Query(ctx, `SELECT active FROM callback_endpoints WHERE endpoint_id = $1::uuid AND deleted_at IS NULL FOR NO KEY UPDATE`, e.ID)
-		if err != nil {
-			return err
-		}
-		if _, err := pgx.ForEachRow(rows, []any{&wasActive}, func() error { known = true; return nil }); err != nil {
-			return err
-		}
-		if !known {
+		known := !e.CreatedAt.IsZero()
+		if known {
+			b := &pgx.Batch{}
+			shareCallbacks(b, []uuid.UUID{e.ID})
+			b.Queue(`SELECT FROM callback_endpoints WHERE endpoint_id = $1::uuid AND deleted_at IS NULL FOR NO KEY UPDATE`, e.ID).
+				Exec(func(tag pgconn.CommandTag) error { return changedOne(tag, nil) })
+			if err := tx.SendBatch(ctx, b).Close(); err != nil {
+				return err
+			}
+		} else {
 			if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1::integer, 0)`, callbackLock+1); err != nil {
 				return err
 			}
@@ -80,7 +83,7 @@ func (s *Store) PutSubscription(ctx context.Context, e CallbackEndpoint) error {
 			}
 		}
 		// A circuit that is open belongs to the address as it was; a job of then must not close or open it again.
-		_, err = tx.Exec(ctx, `
+		_, err := tx.Exec(ctx, `
 			INSERT INTO callback_endpoints AS c (endpoint_id, kind, owner, url, format, events, statuses, waba_id, phone_number_id, key_name, active, secret, verify_token)
 			VALUES ($1::uuid, 'subscription', $2::text, $3::text, $4::text, $5::text[], $6::text[], $7::text, $8::text, $9::text, $10::boolean, $11::bytea, $12::bytea)
 			ON CONFLICT (endpoint_id) DO UPDATE SET url = excluded.url, format = excluded.format, events = excluded.events, statuses = excluded.statuses,
@@ -154,10 +157,16 @@ type CallbackSecret struct {
 
 // CallbackSecret gives the secret of an owner; sealed is kept and given where there is none yet.
 func (s *Store) CallbackSecret(ctx context.Context, owner string, sealed []byte) (c CallbackSecret, err error) {
+	// Every job of a callback_url asks for it: nothing is written where it is known.
 	err = s.pool.QueryRow(ctx, `
-		INSERT INTO callback_secrets AS c (owner, secret) VALUES ($1::text, $2::bytea)
-		ON CONFLICT (owner) DO UPDATE SET owner = excluded.owner
-		RETURNING c.secret, c.old_secret, c.old_secret_until`, owner, sealed).Scan(&c.Secret, &c.OldSecret, &c.OldSecretUntil)
+		WITH known AS (
+			SELECT secret, old_secret, old_secret_until FROM callback_secrets WHERE owner = $1::text
+		), made AS (
+			INSERT INTO callback_secrets AS c (owner, secret) SELECT $1::text, $2::bytea WHERE NOT EXISTS (SELECT FROM known)
+			ON CONFLICT (owner) DO UPDATE SET owner = excluded.owner
+			RETURNING c.secret, c.old_secret, c.old_secret_until
+		)
+		SELECT * FROM known UNION ALL SELECT * FROM made`, owner, sealed).Scan(&c.Secret, &c.OldSecret, &c.OldSecretUntil)
 	if err != nil {
 		return c, fmt.Errorf("reading the callback secret of %q: %w", owner, err)
 	}
@@ -315,11 +324,13 @@ func (s *Store) ReplayCallbacks(ctx context.Context, f CallbackFilter) (n int, a
 			endpoints = append(endpoints, id)
 		}
 		// Endpoints before events: every transaction that locks both does so in this order.
-		_, err = tx.Exec(ctx, `
+		b := &pgx.Batch{}
+		shareCallbacks(b, endpoints)
+		b.Queue(`
 			WITH mine AS (SELECT endpoint_id, opened_at FROM callback_endpoints WHERE endpoint_id = ANY($1::uuid[]) ORDER BY endpoint_id FOR NO KEY UPDATE)
 			UPDATE callback_endpoints e SET hold_until = NULL, opened_at = NULL, failures = 0, probes = 0, run = e.run + 1, due_at = NULL, alive_at = NULL
 			FROM mine WHERE e.endpoint_id = mine.endpoint_id AND mine.opened_at IS NOT NULL`, endpoints)
-		if err != nil {
+		if err := tx.SendBatch(ctx, b).Close(); err != nil {
 			return err
 		}
 		tag, err := tx.Exec(ctx, `

@@ -314,14 +314,16 @@ func (s *Store) YieldCallbacks(ctx context.Context, id uuid.UUID, run int64) err
 }
 
 func (s *Store) nextCallbacks(ctx context.Context, tx pgx.Tx, id uuid.UUID, run int64, at *time.Time) error {
+	// One for much later is not put in yet: each event that comes before would leave a job behind that does nothing.
+	planned := at != nil && at.After(time.Now().Add(callbackPlanned))
 	rows, err := tx.Query(ctx, `
-		UPDATE callback_endpoints SET run = run + 1, due_at = $3::timestamptz, alive_at = NULL
-		WHERE endpoint_id = $1::uuid AND run = $2::bigint AND active RETURNING endpoint_id, run`, id, run, at)
+		UPDATE callback_endpoints SET run = run + 1, due_at = $3::timestamptz, alive_at = NULL, planned = $4::boolean
+		WHERE endpoint_id = $1::uuid AND run = $2::bigint AND active RETURNING endpoint_id, run`, id, run, at, planned)
 	if err != nil {
 		return err
 	}
 	runs, err := collectRuns(rows)
-	if err != nil || at == nil {
+	if err != nil || at == nil || planned {
 		return err
 	}
 	if at.After(time.Now().Add(50 * time.Millisecond)) {
@@ -338,32 +340,47 @@ const (
 	callbackSilent = 20 * time.Second
 	// callbackUnbegun is how long one may wait to begin after its time: workers may be away, or busy.
 	callbackUnbegun = 2 * time.Minute
+	// callbackOverlooked is how long an event may be due while its endpoint's job is for later: the one who was about to give
+	// it a job now was rolled back.
+	callbackOverlooked = 5 * time.Second
+	// callbackPlanned is how far ahead a job is put in; those for later are by MendCallbacks, in their time.
+	callbackPlanned = 10 * time.Second
 )
 
-// MendCallbacks gives new jobs to endpoints that have something to deliver and no job that does it: its worker has died, or
-// somebody has deleted it. It gives how many those were.
+// MendCallbacks gives new jobs to endpoints that have something to deliver and no job that does it in time: its worker has died,
+// somebody has deleted it, or the one who was to put it in was rolled back. It gives how many those were. It
+// also puts in the jobs that were planned for now.
 func (s *Store) MendCallbacks(ctx context.Context) (n int, err error) {
 	err = s.InTx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			WITH stranded AS (
-				SELECT e.endpoint_id FROM callback_endpoints e
+				SELECT e.endpoint_id, e.planned AND e.due_at <= clock_timestamp() AS planned FROM callback_endpoints e
 				WHERE e.active AND (
-					CASE WHEN e.alive_at IS NULL THEN e.due_at < clock_timestamp() - make_interval(secs => $2::double precision)
+					CASE WHEN e.planned THEN e.due_at <= clock_timestamp()
+					     WHEN e.alive_at IS NULL THEN e.due_at < clock_timestamp() - make_interval(secs => $2::double precision)
 					     ELSE e.alive_at < clock_timestamp() - make_interval(secs => $1::double precision) END
-					OR (e.due_at IS NULL AND (e.hold_until IS NULL OR e.hold_until <= clock_timestamp()))
-				) AND (e.due_at IS NOT NULL OR (
-					SELECT v.seq FROM callback_events v WHERE v.endpoint_id = e.endpoint_id AND `+callbackWaiting+` ORDER BY v.next_at, v.seq LIMIT 1
-				) IS NOT NULL)
+					OR ((e.due_at IS NULL OR e.due_at > clock_timestamp()) AND (e.hold_until IS NULL OR e.hold_until <= clock_timestamp()))
+				) AND (e.due_at <= clock_timestamp() OR (
+					SELECT v.next_at FROM callback_events v WHERE v.endpoint_id = e.endpoint_id AND `+callbackWaiting+` ORDER BY v.next_at, v.seq LIMIT 1
+				) < clock_timestamp() - CASE WHEN e.due_at IS NULL THEN interval '0' ELSE make_interval(secs => $3::double precision) END)
 				ORDER BY e.endpoint_id LIMIT 200 FOR NO KEY UPDATE SKIP LOCKED
 			)
-			UPDATE callback_endpoints e SET run = e.run + 1, due_at = clock_timestamp(), alive_at = NULL
+			UPDATE callback_endpoints e SET run = e.run + 1, due_at = clock_timestamp(), alive_at = NULL, planned = false
 			FROM stranded WHERE e.endpoint_id = stranded.endpoint_id
-			RETURNING e.endpoint_id, e.run`, callbackSilent.Seconds(), callbackUnbegun.Seconds())
+			RETURNING e.endpoint_id, e.run, coalesce(stranded.planned, false)`, callbackSilent.Seconds(), callbackUnbegun.Seconds(), callbackOverlooked.Seconds())
 		if err != nil {
 			return err
 		}
-		runs, err := collectRuns(rows)
-		n = len(runs)
+		var runs []CallbackRun
+		var r CallbackRun
+		var planned bool
+		_, err = pgx.ForEachRow(rows, []any{&r.EndpointID, &r.Run, &planned}, func() error {
+			runs = append(runs, r)
+			if !planned {
+				n++
+			}
+			return nil
+		})
 		if err != nil {
 			return err
 		}

@@ -181,6 +181,7 @@ func (s *Store) tellChanges(ctx context.Context, tx pgx.Tx, g callbackGate, orde
 		return nil
 	}
 	var set []tell
+	parted := map[*byte]*cloudapi.Parted{} // by value, which many statuses share
 	for _, c := range order {
 		from := len(set)
 		told := map[message.Status]bool{}
@@ -188,13 +189,17 @@ func (s *Store) tellChanges(ctx context.Context, tx pgx.Tx, g callbackGate, orde
 			word, known := message.FromMeta(st.Status)
 			t := tell{eventID: st.EventID, messageID: c.id, word: st.Status, at: st.At}
 			t.ours = known && !told[word] && !c.old(st) && c.moved(word)
-			t.meta = g.meta && fresh[st.EventID] && st.Raw != nil && !(c.redo && word == message.Failed)
+			t.meta = g.meta && fresh[st.EventID] && len(st.Value) > 0 && st.Raw != nil && !(c.redo && word == message.Failed)
 			if !t.ours && !t.meta {
 				continue
 			}
 			told[word] = told[word] || t.ours
 			if t.meta {
-				t.value = cloudapi.Alone(st.Value, "statuses", st.Raw)
+				first := &st.Value[0]
+				if parted[first] == nil {
+					parted[first] = cloudapi.Part(st.Value)
+				}
+				t.value = parted[first].Alone("statuses", st.Raw)
 			}
 			var err error
 			if t.detail, err = st.detail(); err != nil {
@@ -270,30 +275,39 @@ const callbackLock = 734987101
 // lockOf is the key of an endpoint's lock. Two that share one wait for each other for a moment, no more.
 func lockOf(id uuid.UUID) int32 { return int32(binary.BigEndian.Uint32(id[12:])) } //nolint:gosec // any 32 bits will do
 
+// shareCallbacks takes the shared locks of endpoints. Whoever holds rows of theirs and adds events takes them before the rows:
+// a job that ends has the exclusive one, and then changes the row.
+func shareCallbacks(b *pgx.Batch, endpoints []uuid.UUID) {
+	locks := make([]int32, len(endpoints))
+	for i, id := range endpoints {
+		locks[i] = lockOf(id)
+	}
+	b.Queue(`SELECT pg_advisory_xact_lock_shared($1::integer, l) FROM unnest($2::integer[]) l`, callbackLock, locks)
+}
+
 // wakeCallbacks gives each endpoint that has no job, or one for later only, a job now. One that is held gets its job when
 // the hold ends. The shared lock is taken before the rows are read, and is held until the transaction ends: a job ends only
 // under the exclusive one, so either it sees these events, or they see that it has ended.
+//
+// A row that another transaction has locked is passed over, as that one may wait for this one elsewhere: it gives the endpoint
+// a job that cannot end before these events are seen. Should it be rolled back, MendCallbacks sees to it.
 func (s *Store) wakeCallbacks(ctx context.Context, tx pgx.Tx, endpoints []uuid.UUID) error {
 	if len(endpoints) == 0 {
 		return nil
 	}
 	slices.SortFunc(endpoints, func(a, b uuid.UUID) int { return slices.Compare(a[:], b[:]) })
 	endpoints = slices.Compact(endpoints)
-	locks := make([]int32, len(endpoints))
-	for i, id := range endpoints {
-		locks[i] = lockOf(id)
-	}
 	b := &pgx.Batch{}
-	b.Queue(`SELECT pg_advisory_xact_lock_shared($1::integer, l) FROM unnest($2::integer[]) l`, callbackLock, locks)
+	shareCallbacks(b, endpoints)
 	var runs []CallbackRun
 	b.Queue(`
 		WITH idle AS (
 			SELECT endpoint_id FROM callback_endpoints
 			WHERE endpoint_id = ANY($1::uuid[]) AND active AND (due_at IS NULL OR due_at > clock_timestamp())
 			  AND (hold_until IS NULL OR hold_until <= clock_timestamp())
-			ORDER BY endpoint_id FOR NO KEY UPDATE
+			ORDER BY endpoint_id FOR NO KEY UPDATE SKIP LOCKED
 		)
-		UPDATE callback_endpoints e SET run = e.run + 1, due_at = clock_timestamp(), alive_at = NULL
+		UPDATE callback_endpoints e SET run = e.run + 1, due_at = clock_timestamp(), alive_at = NULL, planned = false
 		FROM idle WHERE e.endpoint_id = idle.endpoint_id
 		RETURNING e.endpoint_id, e.run`, endpoints).Query(func(rows pgx.Rows) (err error) {
 		runs, err = collectRuns(rows)

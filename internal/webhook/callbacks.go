@@ -74,12 +74,13 @@ func (p *payload) noticesToTell() []store.Notice {
 			add(c, "", c.at, c.change.Value)
 			continue
 		}
+		parted := cloudapi.Part(c.change.Value)
 		for _, m := range cloudapi.Inbound(c.change) {
 			at := m.Timestamp
 			if at.IsZero() || at.After(p.raw.ReceivedAt) {
 				at = p.raw.ReceivedAt
 			}
-			add(c, m.PhoneNumberID, at, cloudapi.Alone(c.change.Value, "messages", m.Raw))
+			add(c, m.PhoneNumberID, at, parted.Alone("messages", m.Raw))
 		}
 	}
 	return set

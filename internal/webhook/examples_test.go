@@ -56,6 +56,11 @@ func theTemplate(code string) string {
 	return `(SELECT scope = 'template' AND until IS NULL AND code = ` + code + ` FROM pauses WHERE value = $1 || ':order_update/en_GB')`
 }
 
+// knownTemplate says what the list of templates says of the one that the examples are about.
+func knownTemplate(where string) string {
+	return `(SELECT ` + where + ` FROM templates WHERE waba_id = $1 AND name = 'order_update' AND language = 'en_GB')`
+}
+
 var effects = map[string]string{
 	"status.sent": theMessage(`status = 'sent' AND sent_at = to_timestamp(1790000060) AND NOT pricing_billable AND pricing_type = 'free_entry_point'`) + ` AND ` + theEvents("status.sent") +
 		` AND (SELECT e.detail #>> '{conversation,origin}' = 'referral_conversion' AND (e.detail #>> '{conversation,expires_at}')::timestamptz = to_timestamp(1790259200)
@@ -87,10 +92,15 @@ var effects = map[string]string{
 	"errors": theAlert("errors", "131045", "warning") + ` AND (SELECT phone_number_id = $2 AND detail ->> 'title' = 'Incorrect certificate' FROM account_alerts WHERE waba_id = $1)
 		AND (SELECT scope = 'phone' AND until IS NULL AND code = 131045 FROM pauses WHERE value = $2)`,
 
-	"message_template_status_update.approved": noEffect, "message_template_status_update.flagged": noEffect,
-	"message_template_status_update.rejected": theTemplate("132016"), "message_template_status_update.disabled": theTemplate("132016"),
-	"message_template_status_update.deleted": theTemplate("132016"), "message_template_status_update.paused": theTemplate("132015"),
-	"message_template_quality_update": noEffect, "message_template_components_update": noEffect, "template_category_update": noEffect,
+	"message_template_status_update.approved": noEffect + ` AND ` + knownTemplate(`status = 'APPROVED' AND status_at = to_timestamp(1790000000) AND doubted_at IS NOT NULL`),
+	"message_template_status_update.flagged":  noEffect + ` AND ` + knownTemplate(`status = 'FLAGGED' AND doubted_at IS NULL`),
+	"message_template_status_update.rejected": theTemplate("132016") + ` AND ` + knownTemplate(`status = 'REJECTED'`),
+	"message_template_status_update.disabled": theTemplate("132016") + ` AND ` + knownTemplate(`status = 'DISABLED'`),
+	"message_template_status_update.deleted":  theTemplate("132016") + ` AND ` + knownTemplate(`status = 'PENDING_DELETION'`),
+	"message_template_status_update.paused":   theTemplate("132015") + ` AND ` + knownTemplate(`status = 'PAUSED' AND category = 'UTILITY'`),
+	"message_template_quality_update":         noEffect + ` AND ` + knownTemplate(`quality = 'YELLOW' AND quality_before = 'GREEN' AND quality_at = to_timestamp(1790000000) AND status = 'APPROVED'`),
+	"message_template_components_update":      noEffect + ` AND ` + knownTemplate(`doubted_at IS NOT NULL AND status = 'APPROVED' AND components IS NOT NULL`),
+	"template_category_update":                noEffect + ` AND ` + knownTemplate(`category = 'MARKETING' AND category_at = to_timestamp(1790000000) AND status = 'APPROVED'`),
 
 	"phone_number_quality_update.flagged":   ofPhone(theAlert("phone_number_quality_update", "FLAGGED", "warning")) + ` AND ` + theState("phone", "quality", "FLAGGED"),
 	"phone_number_quality_update.unflagged": theAlert("phone_number_quality_update", "UNFLAGGED", "info") + ` AND ` + theState("phone", "quality", "UNFLAGGED") + ` AND (SELECT tier = 'TIER_10K' AND unique_recipients_per_day = 10000 FROM portfolios WHERE portfolio_id = 'p' || $1)`,
@@ -131,7 +141,8 @@ var effects = map[string]string{
 
 	"calls.status": noEffect, "history": noEffect, "smb_message_echoes": noEffect, "smb_app_state_sync": noEffect, "partner_solutions": noEffect,
 	"payment_configuration_update": noEffect, "automatic_events": noEffect, "flows": noEffect, "group_lifecycle_update": noEffect, "group_participants_update": noEffect,
-	"group_settings_update": noEffect, "group_status_update": noEffect, "account_settings_update": noEffect, "a_field_nobody_knows": noEffect, "calls.connect": noEffect,
+	"group_settings_update": noEffect, "group_status_update": noEffect, "account_settings_update": noEffect, "a_field_nobody_knows": noEffect,
+	"calls.connect": `(SELECT count(*) = 1 AND bool_and(until = to_timestamp(1790086400) AND wa_id = '447700900123') FROM service_windows WHERE phone_number_id = $2) AND ` + noEffect,
 }
 
 // placeOf gives the WABA and the phone number of an example.
@@ -144,7 +155,8 @@ func placeOf(t *testing.T, e webhooks.Example) (waba, phone string) {
 	return n.Entries[0].ID, "80" + strings.TrimPrefix(n.Entries[0].ID, "70")
 }
 
-// stage makes what the examples are about: by WABA a phone number, a portfolio and an accepted message.
+// stage makes what the examples are about: by WABA a phone number, a portfolio, an accepted message and the template that
+// the examples name, as the list of templates had it.
 func stage(t *testing.T, pool *pgxpool.Pool) []webhooks.Example {
 	t.Helper()
 	all, err := webhooks.All()
@@ -160,6 +172,8 @@ func stage(t *testing.T, pool *pgxpool.Pool) []webhooks.Example {
 		exec(t, pool, `INSERT INTO messages (id, phone_number_id, waba_id, recipient, type, priority, status, try, wamid, accepted_at)
 			VALUES (('019a0000-0000-7000-8000-0000000' || $1::text)::uuid, $2, $1::text, '+447700900123', 'text', 3, 'accepted', 1, 'wamid.EXAMPLE.' || $1::text, to_timestamp(1790000050))`, waba, phone)
 		exec(t, pool, `INSERT INTO wamids (wamid, message_id) SELECT wamid, id FROM messages WHERE waba_id = $1`, waba)
+		exec(t, pool, `INSERT INTO templates (waba_id, name, language, meta_id, status, status_at, approved_at, category, category_at, quality, quality_at, components, components_at, listed_at)
+			SELECT $1, 'order_update', 'en_GB', '5550010', 'APPROVED', at, at, 'UTILITY', at, 'GREEN', at, '[]', at, at FROM to_timestamp(1789999000) at`, waba)
 	}
 	return all
 }
@@ -221,6 +235,7 @@ const stateOf = `SELECT string_agg(line, E'\n' ORDER BY line) FROM (
 	UNION ALL SELECT 'state ' || (to_jsonb(s) - 'webhook_id' - 'at')::text || CASE WHEN at < now() - interval '1 day' THEN at::text ELSE '' END FROM account_states s
 	UNION ALL SELECT 'phone ' || (to_jsonb(p) - 'created_at' - 'updated_at' - 'limit_changed_at')::text FROM phone_numbers p
 	UNION ALL SELECT 'portfolio ' || (to_jsonb(p) - 'created_at' - 'updated_at' - 'limit_changed_at')::text FROM portfolios p
+	UNION ALL SELECT 'template ' || (to_jsonb(t) - 'first_seen_at' - 'doubted_at')::text || (doubted_at IS NULL)::text FROM templates t
 	UNION ALL SELECT 'graph id ' || (to_jsonb(g) - 'seen_at')::text FROM graph_ids g
 	UNION ALL SELECT 'job ' || (args ->> 'id') FROM river_job
 	UNION SELECT DISTINCT 'webhook ' || encode(sha256(body), 'hex') || coalesce(error, '') FROM webhook_raw) x`
