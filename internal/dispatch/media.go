@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -111,7 +112,14 @@ func (d *Dispatcher) mediaReady(ctx context.Context, r *run) (v queue.Verdict, d
 	if !namesMedia(r.msg.Type) {
 		return v, false
 	}
-	refs := content.Media(r.msg.Body)
+	body := r.msg.Body
+	if r.msg.FallbackUsed {
+		if body, _ = cloudapi.FallbackBody(body); body == nil {
+			return v, false // what builds the request says what is wrong with it
+		}
+	}
+	// Of the message that goes only: the other may name what cannot be uploaded.
+	refs := slices.DeleteFunc(content.Media(body), func(ref content.MediaRef) bool { return ref.Fallback })
 	if len(refs) == 0 {
 		return v, false
 	}

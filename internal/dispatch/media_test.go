@@ -5,7 +5,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -266,5 +270,67 @@ func TestWhatFollowsFromAFailedUpload(t *testing.T) {
 	}
 	if _, paused := ln.waba.line.Blocked(testPhone, time.Now()); !paused {
 		t.Error("the WABA goes on with an ended token")
+	}
+}
+
+// Where the fallback template goes, its media are put up and not the message's: those may be what cannot be.
+func TestTheFallbackNeedsItsOwnMediaOnly(t *testing.T) {
+	sent := make(chan string, 2)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		raw, _ := io.ReadAll(q.Body)
+		sent <- string(raw)
+		_, _ = fmt.Fprintf(w, taking, 1)
+	}))
+	t.Cleanup(server.Close)
+	r := newRig(t, newPool(t), "worker-a", server.URL)
+	going := make(chan struct{})
+	r.cfg.Media = &library{store: r.store, end: func(ctx context.Context, _ int) error {
+		select {
+		case <-going:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}}
+	r.own(t)
+	var media [2]uuid.UUID
+	for i := range media {
+		media[i] = message.NewID(time.Now())
+		sum := sha256.Sum256(media[i][:])
+		if _, err := r.store.PutMedia(t.Context(), store.Media{ID: media[i], Owner: "shop", SHA256: sum[:], MIMEType: "image/png", Size: 1, Blob: media[i].String()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	named := func(m *store.NewMessage) {
+		withFallback("utility")(m)
+		m.Type, m.Media = "image", media[:]
+		m.Body = fmt.Appendf(nil, `{"to":"+12025550101","type":"image","image":{"id":%q},"gateway":{"fallback_template":{"name":"hello","language":{"code":"en"},`+
+			`"components":[{"type":"header","parameters":[{"type":"image","image":{"id":%q}}]}]}}}`, media[0], media[1])
+	}
+	first := r.accept(t, named)
+	r.run(t, first)
+	if value, _ := r.held(t, first); value != media[0].String() {
+		t.Errorf("the message waits for %q", value)
+	}
+	going <- struct{}{}
+	eventually(t, "the upload", func() bool { return len(jobsOf(t, r.pool, first)) == 2 })
+
+	r.closedFor(t, "+12025550101")
+	id := r.accept(t, named)
+	r.run(t, id)
+	wantGivenBack(t, r.pool, id)
+	exec(t, r.pool, `DELETE FROM media_uploads`)
+	r.run(t, id)
+	if value, _ := r.held(t, id); value != media[1].String() {
+		t.Errorf("the fallback waits for %q", value)
+	}
+	going <- struct{}{}
+	eventually(t, "the upload", func() bool { return len(jobsOf(t, r.pool, id)) == 3 })
+	r.run(t, id)
+	if m := read(t, r.pool, id); m.Status != "accepted" {
+		t.Errorf("%+v", m)
+	}
+	if body := <-sent; !strings.Contains(body, `"image":{"id":"777"}`) || strings.Contains(body, media[0].String()) {
+		t.Error(body)
 	}
 }
