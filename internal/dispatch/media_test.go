@@ -334,3 +334,39 @@ func TestTheFallbackNeedsItsOwnMediaOnly(t *testing.T) {
 		t.Error(body)
 	}
 }
+
+// However many files one WABA has to put up, and however slow that is, another's first ones have their turn.
+func TestOneWABAsUploadsLeaveRoomForAnothers(t *testing.T) {
+	u := newUploads()
+	busy, quiet := &wabaUploads{}, &wabaUploads{}
+	now := time.Now()
+	fly := func(of *wabaUploads) bool {
+		if !u.room(of, now) {
+			return false
+		}
+		of.running++
+		u.flights[store.MediaAt{ID: message.NewID(now)}] = &flight{waba: of, running: true}
+		return true
+	}
+	n := 0
+	for ; n <= maxFlights && fly(busy); n++ {
+	}
+	if n != maxFlightsOfWABA {
+		t.Errorf("%d flights of one WABA, want %d", n, maxFlightsOfWABA)
+	}
+	for of := (&wabaUploads{}); len(u.flights) < maxFlights; of.running = 0 { // of others
+		fly(of)
+	}
+	for n = 0; n <= maxFlights && fly(quiet); n++ {
+	}
+	if n != leastFlights {
+		t.Errorf("%d flights of another while all are taken, want %d", n, leastFlights)
+	}
+	// What has ended makes room, also of those that were kept to be remembered.
+	for _, f := range u.flights {
+		u.end(f, func() {})
+	}
+	if !fly(quiet) || len(u.flights) != 1 {
+		t.Errorf("%d flights remembered", len(u.flights))
+	}
+}
