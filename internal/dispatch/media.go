@@ -282,13 +282,9 @@ type verdict struct {
 func (d *Dispatcher) fly(ctx context.Context, f *flight, ln *lane, at store.MediaAt, slots chan struct{}) {
 	rest := func(d0 time.Duration) { d.uploads.end(f, func() { f.rests = time.Now().Add(d0) }) }
 	for attempt, counted := 0, 0; ; attempt++ {
-		// What waits looks again by itself: when the pause is over, or with the next owner.
-		if until, paused := ln.waba.line.Blocked(ln.phone, time.Now()); ln.waba.lease.Lost() || (paused && time.Until(until) > closeForPause) {
-			rest(firstLook)
-			return
-		}
 		err := d.attemptUpload(ctx, ln, at, slots)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, errNotNow) {
+			// What waits looks again by itself: when the pause is over, or with the next owner.
 			rest(firstLook)
 			return
 		}
@@ -337,7 +333,10 @@ func (u *uploads) end(f *flight, change func()) {
 	change()
 }
 
-// attemptUpload makes one attempt when it is its turn.
+// errNotNow is of an attempt that was not made: the lease is lost, or the lane paused.
+var errNotNow = errors.New("not now")
+
+// attemptUpload makes one attempt when it is its turn, unless it is of no use by then: others may have taken long.
 func (d *Dispatcher) attemptUpload(ctx context.Context, ln *lane, at store.MediaAt, slots chan struct{}) error {
 	for _, s := range []chan struct{}{slots, d.uploads.slots} {
 		select {
@@ -346,6 +345,9 @@ func (d *Dispatcher) attemptUpload(ctx context.Context, ln *lane, at store.Media
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if until, paused := ln.waba.line.Blocked(ln.phone, time.Now()); ln.waba.lease.Lost() || (paused && time.Until(until) > closeForPause) {
+		return errNotNow
 	}
 	token := ln.waba.token.Load()
 	if token == nil {

@@ -370,3 +370,28 @@ func TestOneWABAsUploadsLeaveRoomForAnothers(t *testing.T) {
 		t.Errorf("%d flights remembered", len(u.flights))
 	}
 }
+
+// An upload may wait long for its turn. If the lane was paused meanwhile, or has another owner, it costs no call.
+func TestAnUploadLooksAgainWhenItIsItsTurn(t *testing.T) {
+	r, l, media := mediaRig(t, func(context.Context, int) error { return nil })
+	ln := r.laneOf(testPhone)
+	slots := make(chan struct{}, 1)
+	r.uploads.wabas[testWABA] = &wabaUploads{slots: slots}
+	slots <- struct{}{} // another's
+	id := r.naming(t, media)
+	r.run(t, id)
+	if v := r.judgeUpload(t.Context(), ln, &sender.UploadError{HTTPStatus: 401, Err: &cloudapi.Error{Code: 190, Message: "no"}}); v.failed != nil {
+		t.Errorf("%+v", v)
+	}
+	<-slots
+	eventually(t, "the end of the upload", func() bool {
+		r.uploads.mu.Lock()
+		defer r.uploads.mu.Unlock()
+		f := r.uploads.flights[store.MediaAt{ID: media, PhoneNumberID: testPhone}]
+		return f == nil || !f.running
+	})
+	if n := l.calls.Load(); n != 0 {
+		t.Errorf("%d calls in a pause", n)
+	}
+	wantQueued(t, r.pool, id)
+}
