@@ -36,7 +36,7 @@ CREATE TABLE media_uses (
     renewed    boolean NOT NULL DEFAULT false,
     PRIMARY KEY (message_id, media_id)
 );
-CREATE INDEX media_uses_media ON media_uses (media_id);
+CREATE INDEX media_uses_media ON media_uses (media_id, message_id);
 COMMENT ON TABLE media_uses IS 'Which messages name which media, until a message has ended: rows of ended ones are swept.';
 COMMENT ON COLUMN media_uses.renewed IS 'The media was put up once more for this message, which is done once.';
 

@@ -19,6 +19,8 @@ type MediaRef struct {
 	Kind string
 	// Pointer is the JSON Pointer of the id.
 	Pointer string
+	// Fallback says that it stands in gateway.fallback_template: it is needed only where that goes instead of the message.
+	Fallback bool
 }
 
 // every stands for each element of an array in a path.
@@ -33,8 +35,14 @@ var mediaPlaces = [][]string{
 	{"template", "components", every, "cards", every, "components", every, "parameters", every},
 }
 
-// Media gives the media that a message names by ids of ours, in the order in which they stand. Of what is no JSON object it
-// gives none.
+// fallbackPlaces are those of the template that goes where the message may not.
+var fallbackPlaces = [][]string{
+	{"gateway", "fallback_template", "components", every, "parameters", every},
+	{"gateway", "fallback_template", "components", every, "cards", every, "components", every, "parameters", every},
+}
+
+// Media gives the media that a message and its fallback template name by ids of ours, in the order in which they stand. Of what
+// is no JSON object it gives none.
 func Media(body []byte) []MediaRef {
 	var d doc
 	if d.scan(body) != nil || d.bound != "" {
@@ -50,7 +58,7 @@ func ReplaceMedia(body []byte, with map[string]string) []byte {
 		return body
 	}
 	out, from := make([]byte, 0, len(body)), 0
-	d.eachMedia(func(_ string, v value) {
+	d.eachMedia(func(_ string, _ bool, v value) {
 		id, ok := with[string(v.str())]
 		if !ok {
 			return
@@ -63,15 +71,15 @@ func ReplaceMedia(body []byte, with map[string]string) []byte {
 }
 
 func (d *doc) media() (refs []MediaRef) {
-	d.eachMedia(func(kind string, v value) {
-		refs = append(refs, MediaRef{ID: string(v.str()), Kind: kind, Pointer: v.pointer()})
+	d.eachMedia(func(kind string, fallback bool, v value) {
+		refs = append(refs, MediaRef{ID: string(v.str()), Kind: kind, Pointer: v.pointer(), Fallback: fallback})
 	})
 	return refs
 }
 
 // eachMedia calls f for the ids of ours in the order in which they stand. It goes through the values once and looks at few of
 // them: strings named id that have the form of one.
-func (d *doc) eachMedia(f func(kind string, v value)) {
+func (d *doc) eachMedia(f func(kind string, fallback bool, v value)) {
 	for at := range d.nodes {
 		n := &d.nodes[at]
 		if n.kind != text || string(n.key) != "id" || n.parent < 0 {
@@ -81,27 +89,32 @@ func (d *doc) eachMedia(f func(kind string, v value)) {
 		if !isUUID(v.str()) {
 			continue
 		}
-		if kind := d.mediaKind(n.parent); kind != "" {
-			f(kind, v)
+		if kind, fallback := d.mediaKind(n.parent); kind != "" {
+			f(kind, fallback, v)
 		}
 	}
 }
 
 // mediaKind gives the kind of media that an object is by its name and place; "" where it is none.
-func (d *doc) mediaKind(at int32) string {
+func (d *doc) mediaKind(at int32) (kind string, fallback bool) {
 	n := &d.nodes[at]
 	if n.kind != object || n.parent < 0 {
-		return ""
+		return "", false
 	}
 	switch kind := string(n.key); kind {
 	case Image, Video, Audio, Document, Sticker:
 		for _, path := range mediaPlaces {
 			if d.isAt(n.parent, path) {
-				return kind
+				return kind, false
+			}
+		}
+		for _, path := range fallbackPlaces {
+			if d.isAt(n.parent, path) {
+				return kind, true
 			}
 		}
 	}
-	return ""
+	return "", false
 }
 
 // isAt says whether a value stands at a path.

@@ -14,27 +14,35 @@ func TestMediaOfEveryPlace(t *testing.T) {
 		body string
 		want []MediaRef
 	}{
-		"image":    {`{"type":"image","image":{"id":"` + ours + `"}}`, []MediaRef{{ours, "image", "/image/id"}}},
-		"video":    {`{"type":"video","video":{"caption":"c","id":"` + ours + `"}}`, []MediaRef{{ours, "video", "/video/id"}}},
-		"audio":    {`{"type":"audio","audio":{"id":"` + ours + `"}}`, []MediaRef{{ours, "audio", "/audio/id"}}},
-		"document": {`{"type":"document","document":{"id":"` + ours + `"}}`, []MediaRef{{ours, "document", "/document/id"}}},
-		"sticker":  {`{"type":"sticker","sticker":{"id":"` + other + `"}}`, []MediaRef{{other, "sticker", "/sticker/id"}}},
-		"escaped":  {`{"image":{"id":"` + strings.Replace(ours, "-", `\u002d`, 1) + `"}}`, []MediaRef{{ours, "image", "/image/id"}}},
+		"image":    {`{"type":"image","image":{"id":"` + ours + `"}}`, []MediaRef{{ours, "image", "/image/id", false}}},
+		"video":    {`{"type":"video","video":{"caption":"c","id":"` + ours + `"}}`, []MediaRef{{ours, "video", "/video/id", false}}},
+		"audio":    {`{"type":"audio","audio":{"id":"` + ours + `"}}`, []MediaRef{{ours, "audio", "/audio/id", false}}},
+		"document": {`{"type":"document","document":{"id":"` + ours + `"}}`, []MediaRef{{ours, "document", "/document/id", false}}},
+		"sticker":  {`{"type":"sticker","sticker":{"id":"` + other + `"}}`, []MediaRef{{other, "sticker", "/sticker/id", false}}},
+		"escaped":  {`{"image":{"id":"` + strings.Replace(ours, "-", `\u002d`, 1) + `"}}`, []MediaRef{{ours, "image", "/image/id", false}}},
 		"header": {
 			`{"type":"interactive","interactive":{"type":"button","header":{"type":"document","document":{"id":"` + ours + `"}}}}`,
-			[]MediaRef{{ours, "document", "/interactive/header/document/id"}},
+			[]MediaRef{{ours, "document", "/interactive/header/document/id", false}},
 		},
 		"cards": {
 			`{"interactive":{"action":{"cards":[{"header":{"video":{"id":"1"}}},{"header":{"image":{"id":"` + ours + `"}}}]}}}`,
-			[]MediaRef{{ours, "image", "/interactive/action/cards/1/header/image/id"}},
+			[]MediaRef{{ours, "image", "/interactive/action/cards/1/header/image/id", false}},
 		},
 		"template": {
 			`{"template":{"components":[{"type":"body"},{"type":"header","parameters":[{"type":"image","image":{"id":"` + ours + `"}},{"type":"video","video":{"id":"` + other + `"}}]}]}}`,
-			[]MediaRef{{ours, "image", "/template/components/1/parameters/0/image/id"}, {other, "video", "/template/components/1/parameters/1/video/id"}},
+			[]MediaRef{{ours, "image", "/template/components/1/parameters/0/image/id", false}, {other, "video", "/template/components/1/parameters/1/video/id", false}},
 		},
 		"template cards": {
 			`{"template":{"components":[{"type":"carousel","cards":[{"components":[{"parameters":[{"image":{"id":"` + ours + `"}}]}]}]}]}}`,
-			[]MediaRef{{ours, "image", "/template/components/0/cards/0/components/0/parameters/0/image/id"}},
+			[]MediaRef{{ours, "image", "/template/components/0/cards/0/components/0/parameters/0/image/id", false}},
+		},
+		"a fallback template": {
+			`{"image":{"id":"` + ours + `"},"gateway":{"fallback_template":{"components":[{"type":"header","parameters":[{"type":"image","image":{"id":"` + other + `"}}]}]}}}`,
+			[]MediaRef{{ours, "image", "/image/id", false}, {other, "image", "/gateway/fallback_template/components/0/parameters/0/image/id", true}},
+		},
+		"cards of a fallback template": {
+			`{"gateway":{"fallback_template":{"components":[{"cards":[{"components":[{"parameters":[{"video":{"id":"` + ours + `"}}]}]}]}]}}}`,
+			[]MediaRef{{ours, "video", "/gateway/fallback_template/components/0/cards/0/components/0/parameters/0/video/id", true}},
 		},
 		"Meta's own id":     {`{"image":{"id":"1234567890123456"}}`, nil},
 		"almost one":        {`{"image":{"id":"019b0000-0000-7000-8000-0000000000ag"}}`, nil},
@@ -69,7 +77,7 @@ func TestReplaceMediaLeavesTheRest(t *testing.T) {
 // Check tells of them also where the message has faults, so that all are told at once.
 func TestCheckGivesMedia(t *testing.T) {
 	m, faults, err := Check([]byte(`{"to":"+16505551234","type":"image","image":{"id":"`+ours+`","caption":5}}`), Options{Strict: true})
-	if err != nil || len(faults) != 1 || len(m.Media) != 1 || m.Media[0] != (MediaRef{ours, "image", "/image/id"}) {
+	if err != nil || len(faults) != 1 || len(m.Media) != 1 || m.Media[0] != (MediaRef{ours, "image", "/image/id", false}) {
 		t.Errorf("%v, %v, %v", m.Media, faults, err)
 	}
 }

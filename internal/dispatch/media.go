@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,11 +29,14 @@ const (
 )
 
 const (
-	// uploadsAtOnce bounds the uploads of a worker at a time, uploadsAtOnceOfWABA those of one WABA, maxFlights those that wait for
-	// their turn too.
+	// uploadsAtOnce bounds the uploads of a worker at a time, uploadsAtOnceOfWABA those of one WABA.
 	uploadsAtOnce       = 8
 	uploadsAtOnceOfWABA = 2
-	maxFlights          = 4096
+	// maxFlights bounds the uploads that are remembered, those that wait for their turn or rest included, maxFlightsOfWABA those of one
+	// WABA that are under way or wait. A WABA with less than leastFlights always gets one: another's files are not in its way.
+	maxFlights       = 4096
+	maxFlightsOfWABA = 1024
+	leastFlights     = 16
 	// uploadAttempts bounds the attempts that Meta answered with an error, or that were cut off. Others cost nothing.
 	uploadAttempts = 8
 	uploadBackoff  = time.Minute
@@ -57,6 +61,7 @@ type Media interface {
 
 // flight is an upload that is under way, rests, or has failed.
 type flight struct {
+	waba    *wabaUploads
 	running bool
 	// looks is when another message is to be the first that looks again.
 	looks time.Time
@@ -77,12 +82,19 @@ type uploads struct {
 	mu      sync.Mutex
 	closed  bool
 	flights map[store.MediaAt]*flight
-	wabas   map[string]chan struct{}
+	wabas   map[string]*wabaUploads
 	told    time.Time // when it was said that there is no store
 }
 
+// wabaUploads are those of a WABA.
+type wabaUploads struct {
+	slots chan struct{}
+	// running are its flights that are; of uploads.mu.
+	running int
+}
+
 func newUploads() *uploads {
-	u := &uploads{slots: make(chan struct{}, uploadsAtOnce), flights: map[store.MediaAt]*flight{}, wabas: map[string]chan struct{}{}}
+	u := &uploads{slots: make(chan struct{}, uploadsAtOnce), flights: map[store.MediaAt]*flight{}, wabas: map[string]*wabaUploads{}}
 	u.ctx, u.cancel = context.WithCancel(context.Background())
 	return u
 }
@@ -111,7 +123,14 @@ func (d *Dispatcher) mediaReady(ctx context.Context, r *run) (v queue.Verdict, d
 	if !namesMedia(r.msg.Type) {
 		return v, false
 	}
-	refs := content.Media(r.msg.Body)
+	body := r.msg.Body
+	if r.msg.FallbackUsed {
+		if body, _ = cloudapi.FallbackBody(body); body == nil {
+			return v, false // what builds the request says what is wrong with it
+		}
+	}
+	// Of the message that goes only: the other may name what cannot be uploaded.
+	refs := slices.DeleteFunc(content.Media(body), func(ref content.MediaRef) bool { return ref.Fallback })
 	if len(refs) == 0 {
 		return v, false
 	}
@@ -209,17 +228,18 @@ func (u *uploads) ask(d *Dispatcher, ln *lane, at store.MediaAt, now time.Time) 
 		return wait{until: f.rests.Add(rand.N(time.Second))} //nolint:gosec // jitter, no secret
 	default:
 		token := ln.waba.token.Load()
-		if token == nil || u.closed || !u.room(now) {
-			return wait{until: now.Add(throttledUpload)}
+		of := u.wabas[ln.waba.id]
+		if of == nil {
+			of = &wabaUploads{slots: make(chan struct{}, uploadsAtOnceOfWABA)}
+			u.wabas[ln.waba.id] = of
 		}
-		f = &flight{running: true}
+		if token == nil || u.closed || !u.room(of, now) {
+			return wait{until: now.Add(throttledUpload/2 + rand.N(throttledUpload/2))} //nolint:gosec // jitter, no secret
+		}
+		f = &flight{waba: of, running: true}
+		of.running++
 		u.flights[at] = f
-		slots := u.wabas[ln.waba.id]
-		if slots == nil {
-			slots = make(chan struct{}, uploadsAtOnceOfWABA)
-			u.wabas[ln.waba.id] = slots
-		}
-		u.wg.Go(func() { d.fly(u.ctx, f, ln, at, slots) })
+		u.wg.Go(func() { d.fly(u.ctx, f, ln, at, of.slots) })
 	}
 	if now.Before(f.looks) {
 		return wait{until: now.Add(laterLook), running: true}
@@ -228,17 +248,16 @@ func (u *uploads) ask(d *Dispatcher, ln *lane, at store.MediaAt, now time.Time) 
 	return wait{until: f.looks, running: true}
 }
 
-// room says whether there is room for another flight, and forgets those that are over. u.mu is held.
-func (u *uploads) room(now time.Time) bool {
-	if len(u.flights) < maxFlights {
-		return true
-	}
-	for at, f := range u.flights {
-		if !f.running && !now.Before(f.rests) && !now.Before(f.until) {
-			delete(u.flights, at)
+// room says whether there is room for another flight of a WABA, and forgets those that are over. u.mu is held.
+func (u *uploads) room(of *wabaUploads, now time.Time) bool {
+	if len(u.flights) >= maxFlights {
+		for at, f := range u.flights {
+			if !f.running && !now.Before(f.rests) && !now.Before(f.until) {
+				delete(u.flights, at)
+			}
 		}
 	}
-	return len(u.flights) < maxFlights
+	return of.running < leastFlights || (of.running < maxFlightsOfWABA && len(u.flights) < maxFlights)
 }
 
 // over says that an upload is not under way and does not rest: what waits for it can go on, or fail.
@@ -263,13 +282,9 @@ type verdict struct {
 func (d *Dispatcher) fly(ctx context.Context, f *flight, ln *lane, at store.MediaAt, slots chan struct{}) {
 	rest := func(d0 time.Duration) { d.uploads.end(f, func() { f.rests = time.Now().Add(d0) }) }
 	for attempt, counted := 0, 0; ; attempt++ {
-		// What waits looks again by itself: when the pause is over, or with the next owner.
-		if until, paused := ln.waba.line.Blocked(ln.phone, time.Now()); ln.waba.lease.Lost() || (paused && time.Until(until) > closeForPause) {
-			rest(firstLook)
-			return
-		}
 		err := d.attemptUpload(ctx, ln, at, slots)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.Is(err, errNotNow) {
+			// What waits looks again by itself: when the pause is over, or with the next owner.
 			rest(firstLook)
 			return
 		}
@@ -314,10 +329,14 @@ func (u *uploads) end(f *flight, change func()) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	f.running = false
+	f.waba.running--
 	change()
 }
 
-// attemptUpload makes one attempt when it is its turn.
+// errNotNow is of an attempt that was not made: the lease is lost, or the lane paused.
+var errNotNow = errors.New("not now")
+
+// attemptUpload makes one attempt when it is its turn, unless it is of no use by then: others may have taken long.
 func (d *Dispatcher) attemptUpload(ctx context.Context, ln *lane, at store.MediaAt, slots chan struct{}) error {
 	for _, s := range []chan struct{}{slots, d.uploads.slots} {
 		select {
@@ -326,6 +345,9 @@ func (d *Dispatcher) attemptUpload(ctx context.Context, ln *lane, at store.Media
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+	if until, paused := ln.waba.line.Blocked(ln.phone, time.Now()); ln.waba.lease.Lost() || (paused && time.Until(until) > closeForPause) {
+		return errNotNow
 	}
 	token := ln.waba.token.Load()
 	if token == nil {

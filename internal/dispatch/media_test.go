@@ -5,7 +5,11 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -267,4 +271,127 @@ func TestWhatFollowsFromAFailedUpload(t *testing.T) {
 	if _, paused := ln.waba.line.Blocked(testPhone, time.Now()); !paused {
 		t.Error("the WABA goes on with an ended token")
 	}
+}
+
+// Where the fallback template goes, its media are put up and not the message's: those may be what cannot be.
+func TestTheFallbackNeedsItsOwnMediaOnly(t *testing.T) {
+	sent := make(chan string, 2)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		raw, _ := io.ReadAll(q.Body)
+		sent <- string(raw)
+		_, _ = fmt.Fprintf(w, taking, 1)
+	}))
+	t.Cleanup(server.Close)
+	r := newRig(t, newPool(t), "worker-a", server.URL)
+	going := make(chan struct{})
+	r.cfg.Media = &library{store: r.store, end: func(ctx context.Context, _ int) error {
+		select {
+		case <-going:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}}
+	r.own(t)
+	var media [2]uuid.UUID
+	for i := range media {
+		media[i] = message.NewID(time.Now())
+		sum := sha256.Sum256(media[i][:])
+		if _, err := r.store.PutMedia(t.Context(), store.Media{ID: media[i], Owner: "shop", SHA256: sum[:], MIMEType: "image/png", Size: 1, Blob: media[i].String()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	named := func(m *store.NewMessage) {
+		withFallback("utility")(m)
+		m.Type, m.Media = "image", media[:]
+		m.Body = fmt.Appendf(nil, `{"to":"+12025550101","type":"image","image":{"id":%q},"gateway":{"fallback_template":{"name":"hello","language":{"code":"en"},`+
+			`"components":[{"type":"header","parameters":[{"type":"image","image":{"id":%q}}]}]}}}`, media[0], media[1])
+	}
+	first := r.accept(t, named)
+	r.run(t, first)
+	if value, _ := r.held(t, first); value != media[0].String() {
+		t.Errorf("the message waits for %q", value)
+	}
+	going <- struct{}{}
+	eventually(t, "the upload", func() bool { return len(jobsOf(t, r.pool, first)) == 2 })
+
+	r.closedFor(t, "+12025550101")
+	id := r.accept(t, named)
+	r.run(t, id)
+	wantGivenBack(t, r.pool, id)
+	exec(t, r.pool, `DELETE FROM media_uploads`)
+	r.run(t, id)
+	if value, _ := r.held(t, id); value != media[1].String() {
+		t.Errorf("the fallback waits for %q", value)
+	}
+	going <- struct{}{}
+	eventually(t, "the upload", func() bool { return len(jobsOf(t, r.pool, id)) == 3 })
+	r.run(t, id)
+	if m := read(t, r.pool, id); m.Status != "accepted" {
+		t.Errorf("%+v", m)
+	}
+	if body := <-sent; !strings.Contains(body, `"image":{"id":"777"}`) || strings.Contains(body, media[0].String()) {
+		t.Error(body)
+	}
+}
+
+// However many files one WABA has to put up, and however slow that is, another's first ones have their turn.
+func TestOneWABAsUploadsLeaveRoomForAnothers(t *testing.T) {
+	u := newUploads()
+	busy, quiet := &wabaUploads{}, &wabaUploads{}
+	now := time.Now()
+	fly := func(of *wabaUploads) bool {
+		if !u.room(of, now) {
+			return false
+		}
+		of.running++
+		u.flights[store.MediaAt{ID: message.NewID(now)}] = &flight{waba: of, running: true}
+		return true
+	}
+	n := 0
+	for ; n <= maxFlights && fly(busy); n++ {
+	}
+	if n != maxFlightsOfWABA {
+		t.Errorf("%d flights of one WABA, want %d", n, maxFlightsOfWABA)
+	}
+	for of := (&wabaUploads{}); len(u.flights) < maxFlights; of.running = 0 { // of others
+		fly(of)
+	}
+	for n = 0; n <= maxFlights && fly(quiet); n++ {
+	}
+	if n != leastFlights {
+		t.Errorf("%d flights of another while all are taken, want %d", n, leastFlights)
+	}
+	// What has ended makes room, also of those that were kept to be remembered.
+	for _, f := range u.flights {
+		u.end(f, func() {})
+	}
+	if !fly(quiet) || len(u.flights) != 1 {
+		t.Errorf("%d flights remembered", len(u.flights))
+	}
+}
+
+// An upload may wait long for its turn. If the lane was paused meanwhile, or has another owner, it costs no call.
+func TestAnUploadLooksAgainWhenItIsItsTurn(t *testing.T) {
+	r, l, media := mediaRig(t, func(context.Context, int) error { return nil })
+	ln := r.laneOf(testPhone)
+	slots := make(chan struct{}, 1)
+	r.uploads.wabas[testWABA] = &wabaUploads{slots: slots}
+	slots <- struct{}{} // another's
+	id := r.naming(t, media)
+	r.run(t, id)
+	if v := r.judgeUpload(t.Context(), ln, &sender.UploadError{HTTPStatus: 401, Err: &cloudapi.Error{Code: 190, Message: "no"}}); v.failed != nil {
+		t.Errorf("%+v", v)
+	}
+	<-slots
+	eventually(t, "the end of the upload", func() bool {
+		r.uploads.mu.Lock()
+		defer r.uploads.mu.Unlock()
+		f := r.uploads.flights[store.MediaAt{ID: media, PhoneNumberID: testPhone}]
+		return f == nil || !f.running
+	})
+	if n := l.calls.Load(); n != 0 {
+		t.Errorf("%d calls in a pause", n)
+	}
+	wantQueued(t, r.pool, id)
 }

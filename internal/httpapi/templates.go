@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -115,6 +116,10 @@ var errFilter = errors.New("not valid")
 // templateQuery reads the query of a list of templates.
 func templateQuery(query map[string][]string) (f store.TemplateFilter, waba string, refresh bool, err error) {
 	f.Limit = presetLimit
+	if v := query["refresh"]; len(v) == 1 && v[0] == "" { // asked for by its name alone
+		query = maps.Clone(query)
+		query["refresh"] = []string{"true"}
+	}
 	err = readQuery(query, func(name, v string) (err error) {
 		valid := true
 		switch name {

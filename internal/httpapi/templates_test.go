@@ -119,7 +119,7 @@ func TestTemplateList(t *testing.T) {
 func TestWhoSeesTemplates(t *testing.T) {
 	g, list := withTemplates(t)
 	g.must(http.StatusOK, "GET", "/v1/templates?refresh=1&waba_id=100", "")
-	g.must(http.StatusOK, "GET", "/v1/templates?refresh=1&waba_id=200", "")
+	g.must(http.StatusOK, "GET", "/v1/templates?refresh&waba_id=200", "")
 	bound := `"phone_numbers":["` + phone + `"]`
 	for name, c := range map[string]struct {
 		key  string

@@ -31,6 +31,12 @@ func naming(kind, id, extra string) []byte {
 	return fmt.Appendf(nil, `{"from":%q,"to":"+16505551234","type":%q,%q:{"id":%q}%s}`, phone, kind, kind, id, extra)
 }
 
+// withFallback is a text whose fallback template names a media.
+func withFallback(id string) []byte {
+	return fmt.Appendf(nil, `{"from":%q,"to":"+16505551234","type":"text","text":{"body":"a"},"gateway":{"fallback_template":{"name":"a","language":{"code":"en"},`+
+		`"components":[{"type":"header","parameters":[{"type":"image","image":{"id":%q}}]}]}}}`, phone, id)
+}
+
 func faults(t *testing.T, err error) string {
 	t.Helper()
 	var e *intake.Error
@@ -62,6 +68,8 @@ func TestMediaOfTheCallersOwnerAndAFittingKind(t *testing.T) {
 		{naming("sticker", png, ""), "/sticker/id is a media of type image/png, which cannot be sent as sticker"},
 		{naming("image", webp, ""), "/image/id is a media of type image/webp, which cannot be sent as image"},
 		{naming("image", foreign, ""), "/image/id " + unknown},
+		{withFallback(png), ""},
+		{withFallback(foreign), "/gateway/fallback_template/components/0/parameters/0/image/id " + unknown},
 		{naming("video", uuid.NewString(), ""), "/video/id " + unknown},
 		{naming("image", foreign, `,"gateway":{"priority":"soon"}`), "/gateway/priority must be urgent, high, normal or low; /image/id " + unknown},
 	} {
@@ -84,8 +92,8 @@ func TestMediaOfTheCallersOwnerAndAFittingKind(t *testing.T) {
 			}
 		}
 	}
-	if n := count(t, pool, "media_uses"); n != 10 { // five of ours, each accepted twice
-		t.Errorf("%d notes of media, want 10", n)
+	if n := count(t, pool, "media_uses"); n != 12 { // six of ours, each accepted twice
+		t.Errorf("%d notes of media, want 12", n)
 	}
 }
 

@@ -174,12 +174,14 @@ func (l *Library) remove(ctx context.Context, keys ...string) {
 }
 
 // Keep makes a media of a file, or gives the earlier one where the owner has the same content of the same type: fresh is false
-// then. The file must be no larger than its type may be: *TooLargeError, and it is removed.
+// then. It takes ten seconds at the most. The file must be no larger than its type may be: *TooLargeError, and it is removed.
 func (l *Library) Keep(ctx context.Context, r *Received, owner string, keyID uuid.UUID, t content.MediaType, filename string) (m store.Media, fresh bool, err error) {
 	if r.Size > t.Max {
 		l.Discard(ctx, r)
 		return m, false, &TooLargeError{t.Max}
 	}
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
 	m, err = l.store.PutMedia(ctx, store.Media{
 		ID: r.id, Owner: owner, KeyID: keyID, SHA256: r.sum[:], MIMEType: t.MIME, Size: r.Size, Filename: Filename(filename), Blob: r.blob,
 	})

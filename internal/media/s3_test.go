@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -165,5 +166,26 @@ func TestABucket(t *testing.T) {
 	}
 	if got := keys(t, bucket); len(got) != 1 || got[0] != markKey {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// A blob store that takes a request and says nothing costs an upload its place for a while only.
+func TestABucketThatDoesNotAnswer(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	defer srv.Close()
+	t.Setenv("AWS_ACCESS_KEY_ID", "key")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "secret")
+	bucket, err := Open(t.Context(), "s3://files?region=eu-south-1&endpoint="+srv.URL+"&use_path_style=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = bucket.Close() }()
+	l, s := library(t, memory(t), 0)
+	m, _ := put(t, l, "a", "one")
+	u := NewUploader(s, bucket, nil, slog.New(slog.DiscardHandler))
+	u.opening = time.Millisecond
+	err = u.Upload(t.Context(), "100", store.MediaAt{ID: m.ID, PhoneNumberID: "200"}, "token")
+	if _, ok := errors.AsType[*StoreError](err); !ok {
+		t.Errorf("%v", err)
 	}
 }

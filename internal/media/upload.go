@@ -20,11 +20,13 @@ type Uploader struct {
 	bucket *blob.Bucket
 	graph  *sender.Sender
 	log    *slog.Logger
+	// opening bounds how long a file may take to be opened.
+	opening time.Duration
 }
 
 // NewUploader makes an Uploader over a bucket that stays the caller's.
 func NewUploader(s *store.Store, bucket *blob.Bucket, graph *sender.Sender, logger *slog.Logger) *Uploader {
-	return &Uploader{store: s, bucket: bucket, graph: graph, log: logger}
+	return &Uploader{store: s, bucket: bucket, graph: graph, log: logger, opening: storeTime}
 }
 
 // Upload puts a media up at a phone number of a WABA, in one attempt that takes one of its management calls, and remembers the
@@ -40,7 +42,12 @@ func (u *Uploader) Upload(ctx context.Context, wabaID string, at store.MediaAt, 
 	if err != nil {
 		return err
 	}
+	// What reads the file lives as long as the upload may take. A blob store that does not answer would else keep its place for ever.
+	ctx, cancel = context.WithTimeout(ctx, u.opening+storeTime+sender.UploadTime(m.Size))
+	defer cancel()
+	late := time.AfterFunc(u.opening, cancel)
 	file, err := open(ctx, u.bucket, m)
+	late.Stop()
 	if errors.Is(err, ErrFileGone) {
 		return fmt.Errorf("%w: %w", store.ErrMediaGone, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/textproto"
+	"sync"
 	"time"
 
 	"wagate/internal/cloudapi"
@@ -64,8 +65,40 @@ func (e *UploadError) Unwrap() error {
 	return e.Cause
 }
 
-// Upload makes one POST /{version}/{phone number id}/media and gives the id of the answer. The file is streamed. It takes a minute
-// at the most, and the time of its bytes at 256 KiB/s. An error is an *UploadError. It takes part in no limit here.
+// UploadTime is how long an upload of so many bytes takes at the most: a minute, and the time of its bytes at 256 KiB/s.
+func UploadTime(size int64) time.Duration {
+	return uploadTime + time.Duration(size/uploadPace)*time.Second
+}
+
+// fileBody is the body of an upload. Once closed it reads no more, and none of it is being read: an answer may come, and the
+// caller close the file, while net/http is still at it.
+type fileBody struct {
+	mu   sync.Mutex
+	from io.Reader
+	over bool
+}
+
+// Read implements io.Reader.
+func (b *fileBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.over {
+		return 0, errors.New("the upload is over")
+	}
+	return b.from.Read(p)
+}
+
+// Close implements io.Closer.
+func (b *fileBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+	return nil
+}
+
+// Upload makes one POST /{version}/{phone number id}/media and gives the id of the answer. The file is streamed; nothing reads it
+// when Upload has returned. It takes UploadTime at the most, and as long as one read of the file. An error is an *UploadError. It
+// takes part in no limit here.
 func (s *Sender) Upload(ctx context.Context, f MediaFile) (id string, err error) {
 	fail := func(err error) (string, error) { return "", &UploadError{Cause: err} }
 	if !isPhoneID(f.PhoneNumberID) {
@@ -78,15 +111,17 @@ func (s *Sender) Upload(ctx context.Context, f MediaFile) (id string, err error)
 	if err != nil {
 		return fail(err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, uploadTime+time.Duration(f.Size/uploadPace)*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, UploadTime(f.Size))
 	defer cancel()
 	u := s.base
 	u.Path += f.PhoneNumberID + "/media"
+	file := &fileBody{from: io.MultiReader(bytes.NewReader(head), io.LimitReader(f.From, f.Size), bytes.NewReader(tail))}
+	defer func() { _ = file.Close() }() // never fails
 	r := &http.Request{
 		Method: http.MethodPost, URL: &u, Host: u.Host,
 		Header: http.Header{"Authorization": {"Bearer " + f.Token}, "User-Agent": agent, "Content-Type": {kind}},
 		// Its length is known, and it cannot be read twice: net/http repeats nothing.
-		Body:          io.NopCloser(io.MultiReader(bytes.NewReader(head), io.LimitReader(f.From, f.Size), bytes.NewReader(tail))),
+		Body:          file,
 		ContentLength: int64(len(head)) + f.Size + int64(len(tail)),
 	}
 	answer, err := s.uploads.RoundTrip(r.WithContext(ctx))

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -107,5 +108,45 @@ func TestUploadErrors(t *testing.T) {
 		if got := fmt.Sprintf("%d %d %v", code, e.HTTPStatus, e.Wait.Round(time.Second)); got != c.want || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %s (%v), want %s", name, got, err, c.want)
 		}
+	}
+}
+
+// watched is a file that knows whether it is read when it should not be.
+type watched struct {
+	over, late atomic.Bool
+}
+
+// Read implements io.Reader.
+func (w *watched) Read(p []byte) (int, error) {
+	if w.over.Load() {
+		w.late.Store(true)
+	}
+	clear(p)
+	return len(p), nil
+}
+
+// Meta may answer before it has the whole file. The caller closes it then.
+func TestNothingReadsTheFileWhenItsUploadIsOver(t *testing.T) {
+	s := uploader(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"error":{"message":"no","code":100}}`)
+		_ = http.NewResponseController(w).Flush()
+	})
+	for range 50 {
+		file := &watched{}
+		_, err := s.Upload(t.Context(), MediaFile{PhoneNumberID: "101", Token: "tok", Name: "a.pdf", MIMEType: "application/pdf", Size: 100 << 20, From: file})
+		file.over.Store(true)
+		if err == nil {
+			t.Fatal("an id")
+		}
+		s.uploads.CloseIdleConnections()
+		if file.late.Load() {
+			t.Fatal("the file was read after its upload")
+		}
+		defer func() {
+			if file.late.Load() {
+				t.Error("a file was read after its upload")
+			}
+		}()
 	}
 }

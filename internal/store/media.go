@@ -80,12 +80,27 @@ func (s *Store) OwnMediaTypes(ctx context.Context, owner string, ids []uuid.UUID
 	return types, nil
 }
 
-// maxMediaUses bounds the count of what waits for a media.
-const maxMediaUses = 100_000
+// maxMediaUses bounds the count of what waits for a media, usesAtOnce what of its notes one statement looks at.
+const (
+	maxMediaUses = 100_000
+	usesAtOnce   = 5000
+)
+
+// usesSlack is by how much the id of a message, whose time is that of its request by another clock, may lie before its commit.
+const usesSlack = 10 * time.Minute
 
 // DeleteMedia removes a media and gives the key of its file, which is the caller's to remove. While messages that name it wait,
 // are being sent or are unknown, nothing is removed, and waiting is how many they are, up to 100,000. Other errors: ErrNotFound.
 func (s *Store) DeleteMedia(ctx context.Context, id uuid.UUID) (blob string, waiting int, err error) {
+	// The media may have been sent a million times: that is looked through, and its notes removed, without the lock, for which
+	// everybody waits whose message names it. Under it only the messages of the last minutes are left.
+	since := floorID(time.Now().Add(-usesSlack))
+	if waiting, err = s.waitingFor(ctx, s.pool, id, uuid.Nil); err == nil && waiting == 0 {
+		err = s.forgetUses(ctx, id, since)
+	}
+	if err != nil || waiting > 0 {
+		return "", waiting, err
+	}
 	err = s.InTx(ctx, func(tx pgx.Tx) error {
 		// The lock first: whoever accepts a message that names it holds a share of its row, and the count then sees that message.
 		err := tx.QueryRow(ctx, `SELECT blob FROM media WHERE id = $1::uuid FOR UPDATE`, id).Scan(&blob)
@@ -95,12 +110,7 @@ func (s *Store) DeleteMedia(ctx context.Context, id uuid.UUID) (blob string, wai
 		if err != nil {
 			return err
 		}
-		err = tx.QueryRow(ctx, `
-			SELECT count(*) FROM (
-				SELECT FROM media_uses u JOIN messages m ON m.id = u.message_id
-				WHERE u.media_id = $1::uuid AND m.status IN ('queued', 'sending', 'unknown') LIMIT $2::integer
-			) w`, id, maxMediaUses).Scan(&waiting)
-		if err != nil || waiting > 0 {
+		if waiting, err = s.waitingFor(ctx, tx, id, since); err != nil || waiting > 0 {
 			return err
 		}
 		_, err = tx.Exec(ctx, `DELETE FROM media WHERE id = $1::uuid`, id)
@@ -112,16 +122,61 @@ func (s *Store) DeleteMedia(ctx context.Context, id uuid.UUID) (blob string, wai
 	return blob, waiting, nil
 }
 
+// waitingFor counts the messages after one, by id, that name a media and wait, up to 100,000.
+func (s *Store) waitingFor(ctx context.Context, q interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}, id, after uuid.UUID) (waiting int, err error) {
+	for waiting < maxMediaUses {
+		var last *uuid.UUID
+		var seen, found int
+		// One by one: otherwise all messages there are may be read for the few that wait.
+		err = q.QueryRow(ctx, `
+			WITH part AS MATERIALIZED (
+				SELECT u.message_id FROM media_uses u WHERE u.media_id = $1::uuid AND u.message_id > $2::uuid ORDER BY u.message_id LIMIT $3::integer
+			)
+			SELECT (SELECT p.message_id FROM part p ORDER BY p.message_id DESC LIMIT 1), count(*)::integer, count(w.waits)::integer
+			FROM part p LEFT JOIN LATERAL (
+				SELECT true AS waits FROM messages m WHERE m.id = p.message_id AND m.status IN ('queued', 'sending', 'unknown') OFFSET 0
+			) w ON true`, id, after, usesAtOnce).Scan(&last, &seen, &found)
+		if err != nil {
+			return 0, fmt.Errorf("counting what waits for media %s: %w", id, err)
+		}
+		if waiting += found; seen < usesAtOnce {
+			break
+		}
+		after = *last
+	}
+	return min(waiting, maxMediaUses), nil
+}
+
+// forgetUses removes the notes of a media that belong to messages before one, by id.
+func (s *Store) forgetUses(ctx context.Context, id, before uuid.UUID) error {
+	for {
+		tag, err := s.pool.Exec(ctx, `
+			DELETE FROM media_uses u USING (
+				SELECT p.message_id FROM media_uses p WHERE p.media_id = $1::uuid AND p.message_id < $2::uuid ORDER BY p.message_id LIMIT $3::integer
+			) p WHERE u.media_id = $1::uuid AND u.message_id = p.message_id`, id, before, usesAtOnce)
+		if err != nil {
+			return fmt.Errorf("forgetting what has named media %s: %w", id, err)
+		}
+		if tag.RowsAffected() < usesAtOnce {
+			return nil
+		}
+	}
+}
+
 // DropUnusedMedia removes up to limit media that nobody has used for longer than keep, at least two hours, and that no message
 // waits for. It gives the keys of their files, which are the caller's to remove.
 func (s *Store) DropUnusedMedia(ctx context.Context, keep time.Duration, limit int) (blobs []string, err error) {
-	// A message that is accepted at this moment has touched used_at, which is looked at again under the lock.
+	// A message that is accepted at this moment has touched used_at, which is looked at again under the lock. Its uses are looked at
+	// one by one: otherwise all messages there are may be read for the few that wait.
 	return collect(ctx, s.pool, "unused media", pgx.RowTo[string], `
 		WITH old AS MATERIALIZED (
 			SELECT m.id FROM media m
 			WHERE m.used_at < clock_timestamp() - make_interval(secs => $1::double precision) AND NOT EXISTS (
-				SELECT FROM media_uses u JOIN messages x ON x.id = u.message_id
-				WHERE u.media_id = m.id AND x.status IN ('queued', 'sending', 'unknown'))
+				SELECT FROM media_uses u CROSS JOIN LATERAL (
+					SELECT FROM messages x WHERE x.id = u.message_id AND x.status IN ('queued', 'sending', 'unknown') OFFSET 0
+				) w WHERE u.media_id = m.id OFFSET 0)
 			ORDER BY m.used_at LIMIT $2::integer FOR UPDATE OF m SKIP LOCKED
 		)
 		DELETE FROM media m USING old WHERE m.id = old.id RETURNING m.blob`, keep.Seconds(), limit)
@@ -210,15 +265,16 @@ func (s *Store) SweepMediaUses(ctx context.Context, after uuid.UUID, limit int) 
 	var last *uuid.UUID
 	var seen int
 	err = s.pool.QueryRow(ctx, `
-		WITH part AS MATERIALIZED (
-			SELECT message_id, media_id FROM media_uses WHERE message_id > $1::uuid ORDER BY message_id, media_id LIMIT $2::integer
-		), gone AS (
-			DELETE FROM media_uses u USING part LEFT JOIN messages m ON m.id = part.message_id
-			WHERE u.message_id = part.message_id AND u.media_id = part.media_id AND (m.id IS NULL
-				OR m.status NOT IN ('queued', 'sending', 'unknown', 'accepted', 'sent')
-				OR (m.status IN ('accepted', 'sent') AND coalesce(m.accepted_at, m.sent_at, m.created_at) < clock_timestamp() - interval '8 days'))
-		)
-		SELECT max(message_id::text)::uuid, count(*)::integer FROM part`, after, limit).Scan(&last, &seen)
+		WITH part AS MATERIALIZED (SELECT u.message_id FROM media_uses u WHERE u.message_id > $1::uuid ORDER BY u.message_id LIMIT $2::integer)
+		SELECT (SELECT p.message_id FROM part p ORDER BY p.message_id DESC LIMIT 1), count(*)::integer FROM part`, after, limit).Scan(&last, &seen)
+	if err == nil && last != nil {
+		// By their range, so that no more is read of either table.
+		_, err = s.pool.Exec(ctx, `
+			DELETE FROM media_uses u WHERE u.message_id > $1::uuid AND u.message_id <= $2::uuid AND NOT EXISTS (
+				SELECT FROM messages m WHERE m.id = u.message_id AND m.id > $1::uuid AND m.id <= $2::uuid
+				AND (m.status IN ('queued', 'sending', 'unknown')
+					OR (m.status IN ('accepted', 'sent') AND coalesce(m.accepted_at, m.sent_at, m.created_at) >= clock_timestamp() - interval '8 days')))`, after, *last)
+	}
 	if err != nil {
 		return uuid.Nil, fmt.Errorf("sweeping the notes of media: %w", err)
 	}

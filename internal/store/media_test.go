@@ -319,3 +319,67 @@ func TestTheMediaStoreHasOneMark(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+// A media that was sent often takes long to look through. Nobody whose message names it waits for that.
+func TestDeletingAMediaHoldsUpNobodyForWhatHasEnded(t *testing.T) {
+	s, pool := decidable(t)
+	m := putMedia(t, s, "a", "one", "image/png")
+	old := message.NewID(time.Now().Add(-time.Hour))
+	run(t, pool, `INSERT INTO media_uses (message_id, media_id) VALUES ($1, $2)`, old, m.ID)
+	deleted := make(chan int, 1)
+	err := s.InTx(t.Context(), func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), `SELECT FROM media_uses WHERE message_id = $1 FOR UPDATE`, old); err != nil {
+			return err
+		}
+		go func() {
+			_, waiting, err := s.DeleteMedia(t.Context(), m.ID)
+			if err != nil {
+				t.Error(err)
+			}
+			deleted <- waiting
+		}()
+		for waits := false; !waits; { // until the deletion is at that note
+			err := pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')`).Scan(&waits)
+			if err != nil {
+				return err
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, err := use(ctx, s, m.ID)
+		return err
+	})
+	if err != nil {
+		t.Error("a message that names it was not accepted meanwhile:", err)
+	}
+	if waiting := <-deleted; waiting != 1 {
+		t.Errorf("%d wait, want the one that was accepted meanwhile", waiting)
+	}
+}
+
+// Of a message with several media all notes go, wherever a part of them ends.
+func TestSweepingLeavesNoNoteBehind(t *testing.T) {
+	s, pool := decidable(t)
+	var media []uuid.UUID
+	for _, content := range []string{"one", "two", "three"} {
+		media = append(media, putMedia(t, s, "a", content, "image/png").ID)
+	}
+	for range 3 {
+		mustUse(t, s, media...)
+	}
+	waits := mustUse(t, s, media...)
+	run(t, pool, `UPDATE messages SET status = 'delivered' WHERE id <> $1`, waits)
+	for after, limit := uuid.Nil, 2; ; {
+		next, err := s.SweepMediaUses(t.Context(), after, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if after = next; next == uuid.Nil {
+			break
+		}
+	}
+	var left, of int
+	if err := pool.QueryRow(t.Context(), `SELECT count(*), count(*) FILTER (WHERE message_id = $1) FROM media_uses`, waits).Scan(&left, &of); err != nil || left != 3 || of != 3 {
+		t.Errorf("%d notes left, %d of what waits, want its 3: %v", left, of, err)
+	}
+}

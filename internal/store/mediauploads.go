@@ -104,11 +104,11 @@ func (s *Store) RenewMedia(ctx context.Context, tx pgx.Tx, set []Renewal) (map[u
 			WHERE u.message_id = w.message AND u.message_id = ANY($1::uuid[]) AND NOT u.renewed
 			RETURNING u.message_id, u.media_id, w.phone, w.tried
 		), due AS MATERIALIZED (
-			SELECT p.media_id, p.phone_number_id FROM media_uploads p
-			WHERE EXISTS (
-				SELECT FROM renewed r WHERE r.media_id = p.media_id AND r.phone = p.phone_number_id
-				AND p.uploaded_at < r.tried + make_interval(secs => $4::double precision)
-			) AND (p.refused_at IS NULL OR (p.refused_at < p.uploaded_at AND p.refused_at < clock_timestamp() - interval '1 minute'))
+			SELECT p.media_id, p.phone_number_id
+			FROM (SELECT r.media_id, r.phone, max(r.tried) AS tried FROM renewed r GROUP BY r.media_id, r.phone) r
+			JOIN media_uploads p ON p.media_id = r.media_id AND p.phone_number_id = r.phone
+			WHERE p.uploaded_at < r.tried + make_interval(secs => $4::double precision)
+			  AND (p.refused_at IS NULL OR (p.refused_at < p.uploaded_at AND p.refused_at < clock_timestamp() - interval '1 minute'))
 			ORDER BY p.media_id, p.phone_number_id FOR NO KEY UPDATE OF p
 		), refused AS (
 			UPDATE media_uploads p SET refused_at = clock_timestamp() FROM due

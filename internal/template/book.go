@@ -65,9 +65,8 @@ type catalogue struct {
 
 // known is one language of a template.
 type known struct {
-	store.Template
-	parse      sync.Once
-	definition *content.Template // nil where the components say nothing
+	store.Template                   // without its components, which are many times as large as what is read from them
+	definition     *content.Template // nil where that is not known
 }
 
 // NewBook makes a Book; Close ends the goroutines it starts.
@@ -247,7 +246,7 @@ func (b *Book) catalogueOf(ctx context.Context, waba string, version int64) (*ca
 			if c.names[t.Name] == nil {
 				c.names[t.Name] = map[string]*known{}
 			}
-			c.names[t.Name][strings.ToLower(t.Language)] = &known{Template: t}
+			c.names[t.Name][strings.ToLower(t.Language)] = read(t)
 		}
 	}
 	b.mu.Lock()
@@ -285,7 +284,7 @@ func (e *entry) judge(m *store.NewMessage, later bool) (message.Category, []clou
 		}
 		return category, []cloudapi.Fault{{Pointer: "/template/name", Detail: fault, Code: codeNoTemplate}}
 	}
-	if d := t.takes(); d != nil {
+	if d := t.definition; d != nil {
 		return category, d.Check(m.Body)
 	}
 	return category, nil
@@ -326,16 +325,14 @@ func (t *known) notThere() string {
 	return ""
 }
 
-// takes gives what sending the template takes; nil where that is not known.
-func (t *known) takes() *content.Template {
-	t.parse.Do(func() {
-		if !t.Sure {
-			return
-		}
+// read keeps of a template what messages are compared with.
+func read(t store.Template) *known {
+	k := &known{Template: t}
+	k.Components = nil
+	if t.Sure {
 		if d, err := content.ReadTemplate(t.Components, t.ParameterFormat); err == nil { // else it is not understood, and asks nothing
-			t.definition = d
+			k.definition = d
 		}
-		t.Components = nil
-	})
-	return t.definition
+	}
+	return k
 }

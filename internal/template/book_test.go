@@ -88,6 +88,13 @@ func TestWhatABookSays(t *testing.T) {
 			t.Errorf("%s %s, later: %q, want %q", c.name, c.language, got, c.later)
 		}
 	}
+	for name, languages := range b.wabas["100"].names { // thousands of templates of thousands of WABAs: not their texts as well
+		for _, k := range languages {
+			if k.Components != nil {
+				t.Errorf("the components of %s are kept beside what was read from them", name)
+			}
+		}
+	}
 	for what, sql := range map[string]string{
 		"an old list":     `UPDATE template_syncs SET synced_at = now() - interval '61 minutes'`,
 		"no whole list":   `UPDATE template_syncs SET synced_at = NULL`,
