@@ -43,6 +43,10 @@ BEGIN
             keys := keys || wagate_spellings(one);
         END LOOP;
     END IF;
+    -- Back from a number to how callers write it, by an index that the gateways may still be building after an upgrade.
+    IF EXISTS (SELECT FROM pg_index x WHERE x.indexrelid = to_regclass('wa_ids_wa_id') AND x.indisvalid) THEN
+        keys := keys || ARRAY(SELECT w.input FROM wa_ids w WHERE w.wa_id = ANY(keys));
+    END IF;
     RETURN keys || ARRAY(SELECT u.user_id FROM user_ids u WHERE u.wa_id = ANY(keys));
 END
 $$;
@@ -58,6 +62,7 @@ ALTER TABLE suppressions
 UPDATE suppressions SET said_at = created_at, source = CASE WHEN code IS NULL AND reason = 'stop' THEN 'preference' ELSE 'meta' END;
 ALTER TABLE suppressions DROP CONSTRAINT suppressions_pkey, ADD PRIMARY KEY (waba_id, wa_id, category, source);
 CREATE UNIQUE INDEX suppressions_id ON suppressions (id);
+CREATE INDEX suppressions_user ON suppressions (wa_id);
 CREATE INDEX suppressions_lifted ON suppressions (lifted_at) WHERE lifted_at IS NOT NULL;
 CREATE INDEX suppressions_until ON suppressions (until) WHERE until IS NOT NULL;
 COMMENT ON COLUMN suppressions.wa_id IS 'Digits, or a business-scoped user id; read under everything the user is known by.';

@@ -47,6 +47,7 @@ func TestUserKeys(t *testing.T) {
 		{"5215512345678", "5215512345678 525512345678"}, {"525512345678", "5215512345678 525512345678"},
 		{"5491123456789", "541123456789 5491123456789"}, {"541123456789", "541123456789 5491123456789"},
 		{"33612345678", "33612345678 33699999999"},
+		{"33699999999", "33612345678 33699999999"},
 	} {
 		var keys []string
 		if err := pool.QueryRow(t.Context(), `SELECT wagate_user_keys($1::text)`, c.key).Scan(&keys); err != nil {
@@ -375,6 +376,34 @@ func TestWindowEvidence(t *testing.T) {
 			t.Errorf("sweep %d: %d, %v", i, n, err)
 		}
 		must(t, pool, `UPDATE user_ids SET seen_at = now() - interval '61 days' WHERE user_id = 'US.5'`)
+	}
+}
+
+// Who is suppressed stays known by all names, however long ago they were learned.
+func TestSuppressedUsersStayKnown(t *testing.T) {
+	pool := pgtest.New(t)
+	s := New(pool)
+	must(t, pool, `INSERT INTO wabas (waba_id) VALUES ('100')`)
+	must(t, pool, `INSERT INTO user_ids (user_id, wa_id, seen_at) VALUES ('US.1', '12025550101', now() - interval '99 days'),
+		('BR.2', '551187654321', now() - interval '99 days'), ('US.3', '12025550103', now() - interval '99 days'), ('US.4', '12025550104', now() - interval '99 days')`)
+	must(t, pool, `INSERT INTO wa_ids (input, wa_id, learned_at) VALUES
+		('33612345678', '5511987654322', now() - interval '99 days'), ('33612345679', '12025550103', now() - interval '99 days'),
+		('33612345670', '12025550104', now() - interval '99 days')`)
+	must(t, pool, `INSERT INTO suppressions (waba_id, wa_id, category, reason) VALUES
+		('100', '12025550101', 'marketing', 'x'), ('100', '5511987654321', 'marketing', 'x'), ('100', 'US.3', 'marketing', 'x'), ('100', '551187654322', 'marketing', 'x')`)
+	for range 2 {
+		if _, _, err := s.ForgetSpellings(t.Context(), "", time.Now(), 100); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.SweepUserIDs(t.Context(), 60, 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Join(scalarList(t, pool, `SELECT user_id FROM user_ids ORDER BY 1`), " "); got != "BR.2 US.1 US.3" {
+		t.Errorf("user ids of %s are left", got)
+	}
+	if got := strings.Join(scalarList(t, pool, `SELECT input FROM wa_ids ORDER BY 1`), " "); got != "33612345678 33612345679" {
+		t.Errorf("spellings %s are left", got)
 	}
 }
 

@@ -47,11 +47,14 @@ func (s *Store) KnownUserIDs(ctx context.Context, tx pgx.Tx, ids []string) (map[
 	return known, nil
 }
 
-// SweepUserIDs removes up to limit user ids that were not seen for some days and returns how many.
+// SweepUserIDs removes up to limit user ids that were not seen for some days and returns how many. Those of users that are
+// suppressed stay, so that the suppression goes on for both the id and the number.
 func (s *Store) SweepUserIDs(ctx context.Context, days, limit int) (int64, error) {
 	tag, err := s.pool.Exec(ctx, `
 		DELETE FROM user_ids u USING (
-			SELECT user_id FROM user_ids WHERE seen_at < clock_timestamp() - make_interval(days => $1::integer) ORDER BY seen_at LIMIT $2::integer FOR UPDATE SKIP LOCKED
+			SELECT v.user_id FROM user_ids v WHERE v.seen_at < clock_timestamp() - make_interval(days => $1::integer)
+			  AND (SELECT x.id FROM suppressions x WHERE x.wa_id = ANY((SELECT wagate_user_keys(v.user_id))::text[]) LIMIT 1) IS NULL
+			ORDER BY v.seen_at LIMIT $2::integer FOR UPDATE SKIP LOCKED
 		) old WHERE u.user_id = old.user_id`, days, limit)
 	if err != nil {
 		return 0, fmt.Errorf("removing old user ids: %w", err)
