@@ -407,6 +407,28 @@ func TestSuppressedUsersStayKnown(t *testing.T) {
 	}
 }
 
+// What a fallback is decides who gets it: its category is the known template's where the caller has said none.
+func TestAFallbackHasItsTemplatesCategory(t *testing.T) {
+	pool := pgtest.New(t)
+	s := New(pool)
+	must(t, pool, `INSERT INTO wabas (waba_id) VALUES ('100'), ('101')`)
+	must(t, pool, `INSERT INTO templates (waba_id, name, language, status, status_at, category) VALUES
+		('100', 'offer', 'en', 'APPROVED', now(), 'MARKETING'), ('100', 'odd', 'en', 'APPROVED', now(), 'NEWS'), ('101', 'unknown', 'en', 'APPROVED', now(), 'MARKETING')`)
+	for _, c := range []struct{ template, said, had, want string }{
+		{"offer", "NULL", "NULL", "marketing"}, {"offer", "'utility'", "'service'", "utility"}, {"unknown", "NULL", "'service'", ""},
+		{"unknown", "NULL", "'marketing'", "marketing"}, {"odd", "NULL", "NULL", ""},
+	} {
+		id := putMessage(t, pool, map[string]string{"fallback_template": "'" + c.template + "'", "fallback_language": "'en'", "fallback_category": c.said, "category": c.had})
+		heardWord(t, s, func(tx pgx.Tx) error {
+			_, err := s.UseFallbacks(t.Context(), tx, []uuid.UUID{id}, FallbackChecked, time.Now())
+			return err
+		})
+		if got := scalarList(t, pool, `SELECT coalesce(category, '') FROM messages WHERE id = '`+id.String()+`'`)[0]; got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+}
+
 func TestFallbacks(t *testing.T) {
 	pool := pgtest.New(t)
 	s := New(pool)
