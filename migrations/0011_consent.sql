@@ -23,7 +23,7 @@ CREATE TABLE user_ids (
 CREATE INDEX user_ids_wa_id ON user_ids (wa_id);
 CREATE INDEX user_ids_seen ON user_ids (seen_at);
 COMMENT ON TABLE user_ids IS 'Business-scoped user ids and the number that webhooks have shown beside them; forgotten when not seen for two months.';
-COMMENT ON COLUMN user_ids.seen_at IS 'When they were seen together last, to the day.';
+COMMENT ON COLUMN user_ids.seen_at IS 'When they were seen together last, to the day; of a suppressed user, whose row stays, when that was looked at last.';
 
 -- In PL/pgSQL, which keeps its plans: it runs for every marketing message. The plans may be made while the tables are empty.
 CREATE FUNCTION wagate_user_keys(key text) RETURNS text[]
