@@ -23,7 +23,7 @@ CREATE TABLE user_ids (
 CREATE INDEX user_ids_wa_id ON user_ids (wa_id);
 CREATE INDEX user_ids_seen ON user_ids (seen_at);
 COMMENT ON TABLE user_ids IS 'Business-scoped user ids and the number that webhooks have shown beside them; forgotten when not seen for two months.';
-COMMENT ON COLUMN user_ids.seen_at IS 'When they were seen together last, to the day.';
+COMMENT ON COLUMN user_ids.seen_at IS 'When they were seen together last, to the day; of a suppressed user, whose row stays, when that was looked at last.';
 
 -- In PL/pgSQL, which keeps its plans: it runs for every marketing message. The plans may be made while the tables are empty.
 CREATE FUNCTION wagate_user_keys(key text) RETURNS text[]
@@ -43,6 +43,10 @@ BEGIN
             keys := keys || wagate_spellings(one);
         END LOOP;
     END IF;
+    -- Back from a number to how callers write it, by an index that the gateways may still be building after an upgrade.
+    IF EXISTS (SELECT FROM pg_index x WHERE x.indexrelid = to_regclass('wa_ids_wa_id') AND x.indisvalid) THEN
+        keys := keys || ARRAY(SELECT w.input FROM wa_ids w WHERE w.wa_id = ANY(keys));
+    END IF;
     RETURN keys || ARRAY(SELECT u.user_id FROM user_ids u WHERE u.wa_id = ANY(keys));
 END
 $$;
@@ -58,6 +62,7 @@ ALTER TABLE suppressions
 UPDATE suppressions SET said_at = created_at, source = CASE WHEN code IS NULL AND reason = 'stop' THEN 'preference' ELSE 'meta' END;
 ALTER TABLE suppressions DROP CONSTRAINT suppressions_pkey, ADD PRIMARY KEY (waba_id, wa_id, category, source);
 CREATE UNIQUE INDEX suppressions_id ON suppressions (id);
+CREATE INDEX suppressions_user ON suppressions (wa_id);
 CREATE INDEX suppressions_lifted ON suppressions (lifted_at) WHERE lifted_at IS NOT NULL;
 CREATE INDEX suppressions_until ON suppressions (until) WHERE until IS NOT NULL;
 COMMENT ON COLUMN suppressions.wa_id IS 'Digits, or a business-scoped user id; read under everything the user is known by.';

@@ -101,7 +101,10 @@ DO $make$
 DECLARE
     r record;
 BEGIN
-    FOR r IN SELECT * FROM wagate_search_missing WHERE bytes < 8000000 LOOP
+    -- Within a second: the parent is locked meanwhile.
+    FOR r IN SELECT * FROM (
+        SELECT m.*, sum(bytes) OVER (ORDER BY bytes, part) AS so_far FROM wagate_search_missing m
+    ) m WHERE bytes < 8000000 AND so_far < 64000000 LOOP
         EXECUTE format('CREATE INDEX %I ON %I%s', r.part, r.partition, r.definition);
         EXECUTE format('ALTER INDEX %I ATTACH PARTITION %I', r.index_name, r.part);
     END LOOP;

@@ -3,6 +3,8 @@ package app_test
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -11,6 +13,8 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -112,7 +116,18 @@ func TestWhatIsForgottenStandsNowhere(t *testing.T) {
 	}
 	var log safeBuffer
 	logger := slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	r.cfg.Listen, r.cfg.AdminKey = "127.0.0.1:0", config.NewSecret(key)
+	r.cfg.Listen, r.cfg.AdminKey, r.cfg.Media = "127.0.0.1:0", config.NewSecret(key), "file://"+filepath.ToSlash(t.TempDir())+"/media"
+	r.cfg.CallbackLoopback = true
+	r.phone(t, "100", "102", nil)
+	for _, phone := range []string{"101", "102"} {
+		r.sim.SetPhone(phone, simulator.PhoneConfig{WABAID: "100", PerSecond: -1})
+	}
+	var heard safeBuffer
+	ear := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		_, _ = io.WriteString(w, req.URL.Query().Get("hub.challenge"))
+		_, _ = io.Copy(&heard, req.Body)
+	}))
+	defer ear.Close()
 	g, err := app.StartGateway(t.Context(), r.cfg, r.pool, logger, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
@@ -132,6 +147,9 @@ func TestWhatIsForgottenStandsNowhere(t *testing.T) {
 		}
 		req.Header.Set("Authorization", "Bearer "+key)
 		req.Header.Set("Content-Type", "application/json")
+		if strings.HasPrefix(path, "/v1/media") {
+			req.Header.Set("Content-Type", "image/png")
+		}
 		resp, err := client.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -146,6 +164,10 @@ func TestWhatIsForgottenStandsNowhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		return answer
+	}
+	call(http.StatusOK, "PATCH", "/v1/wabas/100", `{"opt_out_keywords":{"en":["STOP"]}}`)
+	for _, format := range []string{`"format":"wagate"`, `"format":"meta","verify_token":"a-token","secret":"another-secret-of-16"`} {
+		call(http.StatusCreated, "POST", "/v1/subscriptions", `{"url":"`+ear.URL+`","events":["message.status","message.inbound"],`+format+`}`)
 	}
 	// By the simulator's magic numbers: delivered, refused, accepted without a word more, an answer lost, failed by webhook.
 	endings := []string{"0014", "0001", "0017", "0007", "0008"}
@@ -162,6 +184,35 @@ func TestWhatIsForgottenStandsNowhere(t *testing.T) {
 		ids["otp"+end] = call(http.StatusAccepted, "POST", "/v1/messages", fmt.Sprintf(`{"from":"101","to":"+%s","type":"template","template":{"name":"login","language":{"code":"en"},
 			"components":[{"type":"body","parameters":[{"type":"text","text":"%s"}]}]},"gateway":{"category":"authentication","on_unknown":"hold"}}`, to, otp))["id"].(string)
 	}
+	// One that is told to a callback_url, one with media of ours, one that becomes its fallback: an authentication template.
+	for i, more := range []string{
+		`"type":"text","text":{"body":"` + mark + `"},"gateway":{"callback_url":"` + ear.URL + `/told"}`,
+		`"type":"image","image":{"id":"%s","caption":"` + mark + `"}`,
+		`"from":"102","type":"text","text":{"body":"` + mark + `"},"gateway":{"fallback_template":{"name":"login","language":{"code":"en"},"category":"authentication",
+			"components":[{"type":"body","parameters":[{"type":"text","text":"` + otp + `"}]}]}}`,
+	} {
+		to := fmt.Sprintf("1650718010%d", i)
+		numbers = append(numbers, to)
+		if i == 1 {
+			more = fmt.Sprintf(more, call(http.StatusCreated, "POST", "/v1/media?filename=a.png", "\x89PNG\r\n\x1a\n a picture")["id"])
+		}
+		if !strings.HasPrefix(more, `"from"`) {
+			more = `"from":"101",` + more
+		} else if _, err := r.sim.SetError(simulator.ErrorRule{Phone: "102", Code: 131047, By: simulator.ByWebhook, Times: 1}); err != nil {
+			t.Fatal(err)
+		}
+		call(http.StatusAccepted, "POST", "/v1/messages", `{"to":"+`+to+`",`+more+`}`)
+	}
+	// A user who ends marketing by a word, and one who has another number now.
+	const stops, moved, moves = "16507150200", "16507150201", "16507150202"
+	numbers = append(numbers, moved, moves)
+	if err := r.sim.Inbound(simulator.InboundMessages{Phone: "101", From: stops, Text: "stop", Count: 1}); err != nil {
+		t.Fatal(err)
+	}
+	notify(t, client, g.URL(), secret, fmt.Sprintf(`{"object":"whatsapp_business_account","entry":[{"id":"100","changes":[{"field":"messages","value":{"messaging_product":"whatsapp",
+		"metadata":{"display_phone_number":"1","phone_number_id":"101"},"contacts":[{"wa_id":"%s","user_id":"US.77","profile":{"name":"%s"}}],
+		"messages":[{"from":"%s","from_user_id":"US.77","id":"wamid.moved","timestamp":"%d","type":"system","system":{"body":"%s","type":"user_changed_number","wa_id":"%s"}}]}}]}]}`,
+		moved, mark, moved, time.Now().Unix(), mark, moves))
 	const writer = "16507150001"
 	numbers = append(numbers, writer)
 	if err := r.sim.Inbound(simulator.InboundMessages{Phone: "101", From: writer, Text: mark + " by a user", Count: 1}); err != nil {
@@ -179,8 +230,11 @@ func TestWhatIsForgottenStandsNowhere(t *testing.T) {
 	}
 	numbers = append(numbers, "16507170001", "16507170002")
 	r.await(t, "all ended", func(c map[string]int) bool {
-		return c["read"] == 2 && c["failed"] == 4 && c["accepted"] == 2 && c["delivered"]+c["read"] == 4 &&
-			r.count(t, `SELECT count(*) FROM service_windows`) == 1 && r.count(t, `SELECT count(*) FROM webhook_raw WHERE processed_at IS NULL`) == 0
+		return c["read"] == 2 && c["failed"] == 4 && c["accepted"] == 2 && c["delivered"]+c["read"] == 7 &&
+			r.count(t, `SELECT count(*) FROM service_windows`) == 2 && r.count(t, `SELECT count(*) FROM number_changes`) == 1 &&
+			r.count(t, `SELECT count(*) FROM messages WHERE fallback_at IS NOT NULL`) == 1 && r.count(t, `SELECT count(*) FROM media_uploads`) == 1 &&
+			r.count(t, `SELECT count(*) FROM suppressions WHERE source = 'keyword'`) == 1 &&
+			r.count(t, `SELECT count(*) FROM callback_events`) > 20 && r.count(t, `SELECT count(*) FROM callback_events WHERE delivered_at IS NULL`) == 0 && r.count(t, `SELECT count(*) FROM webhook_raw WHERE processed_at IS NULL`) == 0
 	})
 
 	// Authentication messages have lost their content with the status that ended them; one of them cannot be sent again.
@@ -199,13 +253,18 @@ func TestWhatIsForgottenStandsNowhere(t *testing.T) {
 	}
 	hashes := r.hashes(t)
 	before := r.dump(t)
-	for _, text := range append([]string{mark, otp}, numbers...) {
+	for _, text := range []string{mark + " by a user", numbers[0]} {
+		if !strings.Contains(heard.String(), text) {
+			t.Errorf("clients were not told of %q", text)
+		}
+	}
+	for _, text := range append([]string{mark, otp, stops}, numbers...) {
 		if len(holding(before, text)) == 0 {
 			t.Errorf("%q stands nowhere before: the search for it proves nothing", text)
 		}
 	}
 	for _, table := range holding(before, mark) {
-		if !strings.HasPrefix(table, "messages_p") && !strings.HasPrefix(table, "webhook_raw_p") {
+		if !strings.HasPrefix(table, "messages_p") && !strings.HasPrefix(table, "webhook_raw_p") && table != "callback_events" {
 			t.Errorf("content stands in %s", table)
 		}
 	}
@@ -250,6 +309,9 @@ func TestWhatIsForgottenStandsNowhere(t *testing.T) {
 	if tables := holding(after, suppressed); !slices.Equal(tables, []string{"suppressions", "wa_ids"}) || !slices.Equal(holding(after, other), []string{"wa_ids"}) {
 		t.Errorf("who is suppressed stands in %v", tables)
 	}
+	if tables := holding(after, stops); !slices.Equal(tables, []string{"suppressions"}) {
+		t.Errorf("who has ended marketing stands in %v", tables)
+	}
 	// Reports and searches still know one recipient from another, and what Meta took.
 	if got := r.hashes(t); !maps.Equal(got, hashes) {
 		t.Errorf("report.messages says %v, and said %v", got, hashes)
@@ -263,6 +325,26 @@ func TestWhatIsForgottenStandsNowhere(t *testing.T) {
 	}
 	if err := g.Stop(context.WithoutCancel(t.Context())); err != nil {
 		t.Error(err)
+	}
+}
+
+// notify posts a notification as Meta does.
+func notify(t *testing.T, client *http.Client, gateway, secret, body string) {
+	t.Helper()
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, gateway+"/webhooks/whatsapp", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Hub-Signature-256", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("the notification: %d", resp.StatusCode)
 	}
 }
 
@@ -288,6 +370,9 @@ func (r *rig) age(t *testing.T, days int) {
 		`UPDATE messages SET accepted_at = accepted_at - make_interval(days => $1)`,
 		`UPDATE service_windows SET until = until - make_interval(days => $1)`,
 		`UPDATE pair_states SET tat = tat - make_interval(days => $1)`,
+		`UPDATE callback_events SET created_at = created_at - make_interval(days => $1), delivered_at = delivered_at - make_interval(days => $1)`,
+		`UPDATE user_ids SET seen_at = seen_at - make_interval(days => $1)`,
+		`UPDATE number_changes SET at = at - make_interval(days => $1)`,
 		`UPDATE idempotency_keys SET created_at = created_at - make_interval(days => $1)`,
 	} {
 		if _, err := r.pool.Exec(t.Context(), sql, days); err != nil {
@@ -295,6 +380,15 @@ func (r *rig) age(t *testing.T, days int) {
 		}
 	}
 	if _, _, err := r.st.SweepWindows(t.Context(), store.Window{}, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.st.ForgetCallbacks(t.Context(), 7*24*time.Hour, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.st.SweepUserIDs(t.Context(), 30, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.st.SweepAccountNews(t.Context(), 1000); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.st.SweepPairStates(t.Context(), 1000); err != nil {

@@ -108,8 +108,9 @@ func TestForgetting(t *testing.T) {
 		r.accepted(r.accept(""))
 	}
 	r.run(r.d, kept)
-	r.exec(`UPDATE callback_events SET delivered_at = now() - interval '4 days' WHERE endpoint_id = $1 AND seq = (SELECT min(seq) FROM callback_events WHERE endpoint_id = $1)`, kept)
-	r.exec(`UPDATE callback_events SET delivered_at = NULL WHERE endpoint_id = $1 AND seq = (SELECT max(seq) FROM callback_events WHERE endpoint_id = $1)`, kept)
+	// The first was replayed an hour ago.
+	r.exec(`UPDATE callback_events SET created_at = now() - interval '4 days', delivered_at = now() - interval '1 hour' WHERE endpoint_id = $1 AND seq = (SELECT min(seq) FROM callback_events WHERE endpoint_id = $1)`, kept)
+	r.exec(`UPDATE callback_events SET created_at = now() - interval '73 hours', delivered_at = NULL WHERE endpoint_id = $1 AND seq = (SELECT max(seq) FROM callback_events WHERE endpoint_id = $1)`, kept)
 	if err := r.store.DeleteSubscription(t.Context(), deleted); err != nil {
 		t.Fatal(err)
 	}
@@ -127,6 +128,10 @@ func TestForgetting(t *testing.T) {
 	}
 	if n := scalar[int](r, `SELECT count(*) FROM callback_events`); n != 2 {
 		t.Errorf("%d events in all", n)
+	}
+	r.exec(`UPDATE callback_events SET created_at = now() - interval '97 hours' WHERE delivered_at IS NULL`)
+	if n, err := r.store.ForgetCallbacks(t.Context(), 72*time.Hour, 2); n != 1 || err != nil {
+		t.Errorf("%d of those that are replayed for ever go, %v", n, err)
 	}
 	if n := scalar[int](r, `SELECT count(*) FROM callback_endpoints`); n != 1 {
 		t.Errorf("%d endpoints, want that of the deleted subscription gone", n)

@@ -407,14 +407,16 @@ func (s *Store) ExpireCallbacks(ctx context.Context, limit int) (int, error) {
 	return int(tag.RowsAffected()), nil
 }
 
-// ForgetCallbacks removes up to limit events that ended more than keep ago, and those of endpoints that are deleted; then
-// the endpoints without any. It is to be called until it gives less.
+// ForgetCallbacks removes up to limit events that were made more than keep ago, and those of endpoints that are deleted; then
+// the endpoints without any. What waits then, for it was replayed, has a day more: no replay keeps what users wrote for longer.
+// It is to be called until it gives less.
 func (s *Store) ForgetCallbacks(ctx context.Context, keep time.Duration, limit int) (int, error) {
-	// In the order of seq, so that what is young is not read: an event ends within a day of its making, or is replayed.
+	// In the order of seq, which is about that of their making, so that what is young is not read.
 	tag, err := s.pool.Exec(ctx, `
 		DELETE FROM callback_events v USING (
 			(SELECT v.seq FROM (SELECT * FROM callback_events ORDER BY seq LIMIT 10 * $2::integer) v
-			 WHERE coalesce(v.delivered_at, v.dead_at) < clock_timestamp() - make_interval(secs => $1::double precision)
+			 WHERE v.created_at < clock_timestamp() - make_interval(secs => $1::double precision)
+			   AND (NOT (`+callbackWaiting+`) OR v.created_at < clock_timestamp() - make_interval(secs => $1::double precision) - interval '1 day')
 			 ORDER BY v.seq LIMIT $2::integer)
 			UNION ALL
 			(SELECT v.seq FROM callback_endpoints e CROSS JOIN LATERAL (

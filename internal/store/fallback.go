@@ -18,7 +18,8 @@ const (
 )
 
 // UseFallbacks makes waiting messages into their fallback templates: type, template and category are the template's from then on,
-// so that reports and suppressions take them for what goes out. Their priority stays: they have waited by it. A message whose
+// so that reports and suppressions take them for what goes out. The category is what the caller has said of the fallback, else the
+// known template's; where nobody knows, one that asks for care stays the message's. Their priority stays: they have waited by it. A message whose
 // fallback is used, or that has none, is left as it is. It returns the ids of those it changed.
 func (s *Store) UseFallbacks(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, why string, now time.Time) (map[uuid.UUID]bool, error) {
 	if len(ids) == 0 {
@@ -32,7 +33,10 @@ func (s *Store) UseFallbacks(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, wh
 			ORDER BY m.id FOR NO KEY UPDATE
 		)
 		UPDATE messages m SET fallback_at = clock_timestamp(), fallback_from = m.type, type = 'template', template_name = m.fallback_template,
-			template_language = m.fallback_language, category = m.fallback_category
+			template_language = m.fallback_language, category = coalesce(m.fallback_category, (
+				SELECT lower(t.category) FROM templates t
+				WHERE t.waba_id = m.waba_id AND t.name = m.fallback_template AND t.language = m.fallback_language AND t.category IN ('AUTHENTICATION', 'UTILITY', 'MARKETING')
+			), CASE WHEN m.category IN ('authentication', 'marketing') THEN m.category END)
 		FROM cur WHERE m.id = cur.id AND m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid
 		RETURNING m.id, m.try, m.fallback_from, m.template_name`, ids, lo, hi)
 	if err != nil {

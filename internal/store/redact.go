@@ -243,13 +243,11 @@ func (s *Store) ForgetSpellings(ctx context.Context, after string, before time.T
 		WITH part AS MATERIALIZED (
 			SELECT input, wa_id, learned_at FROM wa_ids WHERE input > $1::text ORDER BY input LIMIT $3::integer
 		), old AS MATERIALIZED (
-			SELECT input, wa_id FROM part WHERE learned_at < $2::timestamptz
-		), needed AS MATERIALIZED ( -- one look at the suppressions for all of them
-			SELECT DISTINCT wa_id FROM suppressions WHERE wa_id = ANY(ARRAY(SELECT input FROM old UNION SELECT wa_id FROM old))
+			SELECT input FROM part WHERE learned_at < $2::timestamptz
 		), gone AS (
 			DELETE FROM wa_ids w USING old o
 			WHERE w.input = o.input AND w.learned_at < $2::timestamptz
-			  AND NOT EXISTS (SELECT FROM needed n WHERE n.wa_id IN (o.wa_id, o.input))
+			  AND (SELECT x.id FROM suppressions x WHERE x.wa_id = ANY((SELECT wagate_user_keys(o.input))::text[]) LIMIT 1) IS NULL
 			RETURNING 1
 		)
 		SELECT (SELECT max(input) FROM part), (SELECT count(*) FROM part)::integer, (SELECT count(*) FROM gone)`, after, before, limit).

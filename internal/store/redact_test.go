@@ -245,6 +245,25 @@ func TestStatusesOfAMaskedMessage(t *testing.T) {
 	if n := scalar[int](t, pool, `SELECT count(*) FROM wa_ids`); n != 0 {
 		t.Error("the number was learned again")
 	}
+	// One of which Meta had said nothing before: its wamid, and what a failure says, are not kept now.
+	late := putMessage(t, pool, map[string]string{"status": "'failed'", "try": "1", "body": "'{}'"})
+	must(t, pool, `DELETE FROM redactions`)
+	if r, err := s.Redact(t.Context(), RedactRecipient, time.Now().Add(2*time.Hour), 10); err != nil || r.Redacted != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	failed, read := token(late, 1, "failed", 0), token(late, 1, "read", time.Minute)
+	failed.Errors[0].Details = "not to 16505551234"
+	if applied := apply(t, pool, failed, read); applied.Duplicates != 0 || applied.Messages != 1 {
+		t.Errorf("%+v", applied)
+	}
+	apply(t, pool, token(late, 1, "delivered", 0))
+	if got := scalar[string](t, pool, kept+` WHERE id = '`+late.String()+`'`); got != "16*******34 *** 0 read" {
+		t.Errorf("it keeps %q", got)
+	}
+	if got := scalar[string](t, pool, `SELECT string_agg(concat_ws(' ', kind, wamid, detail), ', ' ORDER BY kind) FROM message_events WHERE message_id = '`+late.String()+`'`); got !=
+		`status.delivered, status.failed {"errors": [{"code": 131026, "title": "Message undeliverable"}]}, status.read` {
+		t.Errorf("its log says %q", got)
+	}
 }
 
 func TestStrayRowsGoToo(t *testing.T) {

@@ -35,7 +35,7 @@ func (s *Store) ChangeNumbers(ctx context.Context, tx pgx.Tx, changes []NumberCh
 	if err != nil {
 		return fmt.Errorf("keeping %d changes of numbers: %w", n, err)
 	}
-	if err := s.copySuppressions(ctx, tx, phones, olds, news); err != nil {
+	if err := s.FollowSuppressions(ctx, tx, olds); err != nil {
 		return err
 	}
 	users := make([]Window, n)
@@ -45,31 +45,57 @@ func (s *Store) ChangeNumbers(ctx context.Context, tx pgx.Tx, changes []NumberCh
 	return s.FollowNumbers(ctx, tx, users)
 }
 
-// copySuppressions gives new numbers the suppressions of the old ones: whole rows, whatever they say beside the recipient.
-func (s *Store) copySuppressions(ctx context.Context, tx pgx.Tx, phones, olds, news []string) error {
-	rows, err := tx.Query(ctx, `SELECT phone_number_id, waba_id FROM phone_numbers WHERE phone_number_id = ANY($1::text[])`, phones)
-	if err != nil {
-		return fmt.Errorf("looking for the WABAs of %d phone numbers: %w", len(phones), err)
+// FollowSuppressions gives the numbers that users have now what was said of marketing under the ones they had, by one word or
+// another: it may be heard of after the change.
+func (s *Store) FollowSuppressions(ctx context.Context, tx pgx.Tx, users []string) error {
+	for step := 0; len(users) > 0 && step < maxMoves; step++ {
+		rows, err := tx.Query(ctx, `
+			SELECT c.phone_number_id, c.old_wa_id, c.new_wa_id, c.at FROM unnest($1::text[]) AS u(key)
+			CROSS JOIN LATERAL unnest(wagate_user_keys(u.key)) AS k(key) JOIN number_changes c ON c.old_wa_id = k.key
+			GROUP BY 1, 2, 3 ORDER BY 1, 2, 3`, users)
+		if err != nil {
+			return fmt.Errorf("looking for changed numbers: %w", err)
+		}
+		var phones, olds, news []string
+		var at []time.Time
+		var c NumberChange
+		_, err = pgx.ForEachRow(rows, []any{&c.PhoneNumberID, &c.Old, &c.New, &c.At}, func() error {
+			phones, olds, news, at = append(phones, c.PhoneNumberID), append(olds, c.Old), append(news, c.New), append(at, c.At)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("looking for changed numbers: %w", err)
+		}
+		if len(olds) == 0 {
+			return nil
+		}
+		if err := s.copySuppressions(ctx, tx, phones, olds, news, at); err != nil {
+			return err
+		}
+		users = news
 	}
-	of := map[string]string{}
-	var phone, waba string
-	if _, err := pgx.ForEachRow(rows, []any{&phone, &waba}, func() error { of[phone] = waba; return nil }); err != nil {
-		return fmt.Errorf("looking for the WABAs of %d phone numbers: %w", len(phones), err)
-	}
-	wabas := make([]string, len(phones))
-	for i, p := range phones {
-		wabas[i] = of[p]
-	}
-	_, err = tx.Exec(ctx, `
-		INSERT INTO suppressions
-		SELECT (copied.x).* FROM (
-			SELECT jsonb_populate_record(x, jsonb_build_object('wa_id', u.new, 'id', gen_random_uuid())) AS x
-			FROM unnest($1::text[], $2::text[], $3::text[]) AS u(waba, old, new)
-			JOIN suppressions x ON x.waba_id = u.waba AND x.wa_id = u.old
-			WHERE x.waba_id = ANY($1::text[]) AND x.wa_id = ANY($2::text[])
-			ORDER BY x.waba_id, u.new OFFSET 0
+	return nil
+}
+
+// copySuppressions gives new numbers the suppressions that the old ones had before the change, under any spelling: whole rows,
+// whatever they say beside the recipient. Of two words of the user the newer counts; what others have said is not lifted.
+func (s *Store) copySuppressions(ctx context.Context, tx pgx.Tx, phones, olds, news []string, at []time.Time) error {
+	_, err := tx.Exec(ctx, `
+		INSERT INTO suppressions AS x
+		SELECT (copied.row).* FROM (
+			SELECT DISTINCT ON (s.waba_id, u.new, s.category, s.source) jsonb_populate_record(s, jsonb_build_object('wa_id', u.new, 'id', gen_random_uuid())) AS row
+			FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS u(phone, old, new, at)
+			JOIN phone_numbers p ON p.phone_number_id = u.phone
+			CROSS JOIN LATERAL (SELECT wagate_user_keys(u.old) AS keys OFFSET 0) k
+			JOIN suppressions s ON s.waba_id = p.waba_id AND s.wa_id = ANY(k.keys) AND s.wa_id <> u.new
+			WHERE s.said_at <= u.at OR s.source = '`+FromOperator+`'
+			ORDER BY s.waba_id, u.new, s.category, s.source, s.said_at DESC, s.lifted_at DESC NULLS FIRST, s.until DESC NULLS FIRST OFFSET 0
 		) copied
-		ON CONFLICT DO NOTHING`, wabas, olds, news)
+		ON CONFLICT (waba_id, wa_id, category, source) DO UPDATE SET until = excluded.until, reason = excluded.reason, code = excluded.code,
+			created_at = excluded.created_at, said_at = excluded.said_at, lifted_at = excluded.lifted_at
+		WHERE x.said_at < excluded.said_at
+		  AND (x.source IN ('`+FromPreference+`', '`+FromKeyword+`') OR (excluded.lifted_at IS NULL AND `+suppressionTakes+`))`,
+		phones, olds, news, at)
 	if err != nil {
 		return fmt.Errorf("copying the suppressions of %d changed numbers: %w", len(olds), err)
 	}

@@ -236,7 +236,7 @@ func (s *Store) lockForStatus(ctx context.Context, tx pgx.Tx, owner []uuid.UUID)
 
 // The sort lies below the lock, so rows are locked in the order of their ids.
 const lockForStatusSQL = `
-	SELECT m.id, m.status, m.failed_by_meta, m.try, m.failed_try, coalesce(m.wamid, ''), m.recipient,
+	SELECT m.id, m.status, m.failed_by_meta, m.try, m.failed_try, CASE WHEN m.recipient_hash IS NULL THEN coalesce(m.wamid, '') ELSE '` + forgottenWAMID + `' END, m.recipient,
 	       m.accepted_at IS NOT NULL OR m.unknown_at IS NOT NULL
 	FROM messages m WHERE m.id = ANY($1::uuid[]) AND m.id BETWEEN $2::uuid AND $3::uuid
 	ORDER BY m.id FOR NO KEY UPDATE`
@@ -248,7 +248,7 @@ const updateStatusSQL = `
 		body = CASE WHEN wagate_content_ends(u.status, m.category, coalesce(m.pricing_category, u.category), $22::boolean) THEN NULL ELSE m.body END,
 		redacted_at = CASE WHEN m.body IS NOT NULL AND wagate_content_ends(u.status, m.category, coalesce(m.pricing_category, u.category), $22::boolean)
 			THEN clock_timestamp() ELSE m.redacted_at END,
-		wamid = coalesce(m.wamid, u.wamid),
+		wamid = CASE WHEN m.recipient_hash IS NULL THEN coalesce(m.wamid, u.wamid) ELSE '` + forgottenWAMID + `' END,
 		sent_at = least(m.sent_at, u.sent_at), delivered_at = least(m.delivered_at, u.delivered_at),
 		read_at = least(m.read_at, u.read_at), played_at = least(m.played_at, u.played_at), failed_at = least(m.failed_at, u.failed_at),
 		slot_at = CASE WHEN NOT u.proven THEN m.slot_at END,
@@ -256,7 +256,7 @@ const updateStatusSQL = `
 		error_code = CASE u.errs WHEN 0 THEN m.error_code WHEN 1 THEN u.error_code END,
 		error_subcode = CASE u.errs WHEN 0 THEN m.error_subcode END,
 		error_title = CASE u.errs WHEN 0 THEN m.error_title WHEN 1 THEN u.error_title END,
-		error_details = CASE u.errs WHEN 0 THEN m.error_details WHEN 1 THEN u.error_details END,
+		error_details = CASE u.errs WHEN 0 THEN m.error_details WHEN 1 THEN CASE WHEN m.recipient_hash IS NULL THEN u.error_details END END,
 		error_scope = CASE u.errs WHEN 0 THEN m.error_scope END,
 		pricing_billable = coalesce(m.pricing_billable, u.billable), pricing_model = coalesce(m.pricing_model, u.model),
 		pricing_type = coalesce(m.pricing_type, u.type), pricing_category = coalesce(m.pricing_category, u.category)
@@ -347,12 +347,19 @@ func (s *Store) insertStatusEvents(ctx context.Context, tx pgx.Tx, order []*stat
 	var details []*string
 	for _, c := range order {
 		for _, st := range c.statuses {
-			detail, err := st.detail()
+			kept := *st
+			if c.row.wamid == forgottenWAMID { // its number is forgotten, and these may hold it
+				kept.WAMID, kept.Errors = "", slices.Clone(st.Errors)
+				for i := range kept.Errors {
+					kept.Errors[i].Details = ""
+				}
+			}
+			detail, err := kept.detail()
 			if err != nil {
 				return nil, fmt.Errorf("encoding an event of message %s: %w", c.id, err)
 			}
 			ids, messageIDs, kinds = append(ids, st.EventID), append(messageIDs, c.id), append(kinds, "status."+st.Status)
-			tries, wamids, at, details = append(tries, int32(st.Try)), append(wamids, st.WAMID), append(at, st.At), append(details, detail) //nolint:gosec // a try number is small
+			tries, wamids, at, details = append(tries, int32(st.Try)), append(wamids, kept.WAMID), append(at, st.At), append(details, detail) //nolint:gosec // a try number is small
 		}
 	}
 	fresh := make(map[uuid.UUID]bool, len(ids))

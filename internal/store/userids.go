@@ -47,14 +47,23 @@ func (s *Store) KnownUserIDs(ctx context.Context, tx pgx.Tx, ids []string) (map[
 	return known, nil
 }
 
-// SweepUserIDs removes up to limit user ids that were not seen for some days and returns how many.
-func (s *Store) SweepUserIDs(ctx context.Context, days, limit int) (int64, error) {
-	tag, err := s.pool.Exec(ctx, `
-		DELETE FROM user_ids u USING (
+// SweepUserIDs looks at up to limit user ids that were not seen for some days, removes them and returns how many it looked at.
+// Those of users that are suppressed stay as if they were seen now, so that the suppression goes on for both the id and the
+// number.
+func (s *Store) SweepUserIDs(ctx context.Context, days, limit int) (looked int64, err error) {
+	err = s.pool.QueryRow(ctx, `
+		WITH old AS MATERIALIZED (
 			SELECT user_id FROM user_ids WHERE seen_at < clock_timestamp() - make_interval(days => $1::integer) ORDER BY seen_at LIMIT $2::integer FOR UPDATE SKIP LOCKED
-		) old WHERE u.user_id = old.user_id`, days, limit)
+		), needed AS MATERIALIZED (
+			SELECT o.user_id, (SELECT x.id FROM suppressions x WHERE x.wa_id = ANY((SELECT wagate_user_keys(o.user_id))::text[]) LIMIT 1) IS NOT NULL AS kept FROM old o
+		), kept AS (
+			UPDATE user_ids u SET seen_at = clock_timestamp() FROM needed n WHERE n.kept AND u.user_id = n.user_id
+		), gone AS (
+			DELETE FROM user_ids u USING needed n WHERE NOT n.kept AND u.user_id = n.user_id
+		)
+		SELECT count(*) FROM old`, days, limit).Scan(&looked)
 	if err != nil {
 		return 0, fmt.Errorf("removing old user ids: %w", err)
 	}
-	return tag.RowsAffected(), nil
+	return looked, nil
 }

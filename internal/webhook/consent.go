@@ -76,7 +76,15 @@ func (r *Receiver) followConsent(ctx context.Context, tx pgx.Tx, told []payload)
 	if err := r.deps.Store.PutSuppressions(ctx, tx, stopped); err != nil {
 		return err
 	}
-	return r.deps.Store.LiftSuppressions(ctx, tx, lifted)
+	if err := r.deps.Store.LiftSuppressions(ctx, tx, lifted); err != nil {
+		return err
+	}
+	users := make([]string, 0, len(last))
+	for of := range last {
+		users = append(users, of.user)
+	}
+	slices.Sort(users)
+	return r.deps.Store.FollowSuppressions(ctx, tx, slices.Compact(users))
 }
 
 // keyword reads a message of a user as a keyword; its user is empty for none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +58,56 @@ func TestKeywords(t *testing.T) {
 			drain(t, r)
 			if got := suppressed(); got != c.want {
 				t.Errorf("after %s: %q, want %q", c.body, got, c.want)
+			}
+		}
+	}
+}
+
+// Who has stopped marketing has stopped it under the number that they have now, whatever spelling or id they are known by, and in
+// whatever order that is heard.
+func TestOptOutsFollowAChangedNumber(t *testing.T) {
+	pool := pgtest.New(t)
+	r := receiver(t, pool, func(d *Deps) { d.Keyword = keywords })
+	now := time.Now().Truncate(time.Second)
+	ago := func(minutes int) time.Time { return now.Add(-time.Duration(minutes) * time.Minute) }
+	if _, err := pool.Exec(t.Context(), `INSERT INTO wabas (waba_id) VALUES ('100'); INSERT INTO phone_numbers (phone_number_id, waba_id) VALUES ('1001', '100')`); err != nil {
+		t.Fatal(err)
+	}
+	const old, spelled, now1 = "551187654321", "5511987654321", "12025550109"
+	moves := change("100", "messages", fmt.Sprintf(`{"metadata":{"phone_number_id":"1001"},"messages":[{"from":%q,"id":"w","timestamp":"%d","type":"system",
+		"system":{"body":"changed","type":"user_changed_number","wa_id":%q}}]}`, old, ago(5).Unix(), now1))
+	for name, c := range map[string]struct {
+		before string
+		words  [][]byte
+		want   string
+	}{
+		"a word":           {"", [][]byte{wrote(`"from":"`+old+`"`, "STOP", ago(9)), moves}, "keyword"},
+		"another spelling": {`INSERT INTO suppressions (waba_id, wa_id, category, source, reason) VALUES ('100', '` + spelled + `', 'marketing', 'operator', 'x')`, [][]byte{moves}, "operator"},
+		"a user id": {`INSERT INTO user_ids (user_id, wa_id) VALUES ('BR.1', '` + old + `'); INSERT INTO suppressions (waba_id, wa_id, category, source, reason, said_at)
+			VALUES ('100', 'BR.1', 'marketing', 'preference', 'stop', now() - interval '1 hour')`, [][]byte{moves}, "preference"},
+		"a number that was let off": {`INSERT INTO suppressions (waba_id, wa_id, category, source, reason, said_at, lifted_at)
+			VALUES ('100', '` + now1 + `', 'marketing', 'keyword', 'resume', now() - interval '1 hour', now())`, [][]byte{wrote(`"from":"`+old+`"`, "STOP", ago(9)), moves}, "keyword"},
+		"an operator's entry stays": {`INSERT INTO suppressions (waba_id, wa_id, category, source, reason, said_at, lifted_at) VALUES
+			('100', '` + now1 + `', 'marketing', 'operator', 'x', now() - interval '1 hour', NULL), ('100', '` + old + `', 'marketing', 'operator', 'x', now() - interval '8 minutes', now())`, [][]byte{moves}, "operator"},
+		"taken up again":          {"", [][]byte{wrote(`"from":"`+old+`"`, "STOP", ago(9)), wrote(`"from":"`+old+`"`, "START", ago(8)), moves}, ""},
+		"somebody else's by then": {"", [][]byte{moves, wrote(`"from":"`+old+`"`, "STOP", ago(2))}, ""},
+	} {
+		for _, backwards := range []bool{false, true} {
+			if _, err := pool.Exec(t.Context(), `TRUNCATE suppressions, number_changes, user_ids; `+c.before); err != nil {
+				t.Fatal(err)
+			}
+			words := slices.Clone(c.words)
+			if backwards {
+				slices.Reverse(words)
+			}
+			for range 2 {
+				for _, w := range words {
+					take(t, r, w)
+					drain(t, r)
+				}
+				if got := scalar[string](t, pool, `SELECT coalesce(string_agg(source, ' '), '') FROM suppressions WHERE wa_id = '`+now1+`' AND lifted_at IS NULL`); got != c.want {
+					t.Errorf("%s, backwards %v: %q keeps marketing from the new number, want %q", name, backwards, got, c.want)
+				}
 			}
 		}
 	}

@@ -54,6 +54,13 @@ func (r *Receiver) followFailures(ctx context.Context, tx pgx.Tx, applied store.
 	if err := r.deps.Store.PutSuppressions(ctx, tx, suppress); err != nil {
 		return unknown, err
 	}
+	users := make([]string, len(suppress))
+	for i, s := range suppress {
+		users[i] = s.WAID
+	}
+	if err := r.deps.Store.FollowSuppressions(ctx, tx, users); err != nil {
+		return unknown, err
+	}
 	if err := r.renewMedia(ctx, tx, applied.Redos, now); err != nil {
 		return unknown, err
 	}
