@@ -26,7 +26,6 @@ import (
 	"wagate/internal/queue"
 	"wagate/internal/seal"
 	"wagate/internal/store"
-	"wagate/internal/upkeep"
 	"wagate/internal/webhook"
 	"wagate/migrations"
 )
@@ -100,7 +99,6 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	undo = append(undo, accept.Close, receiver.Close, windows.Close)
 	accept.CheckWindows(windows.Closed)
 	outside := callback.NewClient(callbackRules(cfg))
-	keeper := upkeep.New(upkeep.Config{Store: st, Logger: logger, Registerer: registry, Rules: upkeepRules(cfg)})
 	g := &Gateway{intake: accept, templates: templates, receiver: receiver, graph: graph, windows: windows, outside: outside, media: closeMedia, served: make(chan error, 1)}
 	api, err := httpapi.New(httpapi.Deps{
 		Intake: accept, Access: keys, Store: st, Sealer: sealer, Media: library, Webhook: receiver.Handler(),
@@ -122,11 +120,15 @@ func StartGateway(ctx context.Context, cfg config.Config, pool *pgxpool.Pool, lo
 	g.server = api.Server()
 	g.wg.Go(func() { _ = receiver.Run(run) })
 	g.wg.Go(func() { consent.Listen(run, st, logger) })
-	g.wg.Go(func() { maintain(run, st, jobs, cfg, logger) })
+	g.wg.Go(func() {
+		// Workers do it every so often; the first gateway over a database that slept for days does not wait for them.
+		if err := partitions(run, st); err != nil && run.Err() == nil {
+			logger.WarnContext(run, "partitions were not made ahead, workers will", "err", err)
+		}
+	})
 	if library != nil {
 		g.wg.Go(func() { _ = library.Run(run) })
 	}
-	g.wg.Go(func() { _ = keeper.Run(run) })
 	g.wg.Go(func() { owner.Watch(run, pool, "", owner.DeadPoll, logger) })
 	go func() { g.served <- g.server.Serve(g.listener) }()
 	return g, nil

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -25,8 +24,8 @@ import (
 	"wagate/internal/report"
 	"wagate/internal/seal"
 	"wagate/internal/sender"
-	"wagate/internal/store"
 	"wagate/internal/template"
+	"wagate/internal/upkeep"
 )
 
 // Worker sends: it owns its share of the WABAs and works their lanes.
@@ -99,13 +98,11 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 		windows.Close()
 		return nil, err
 	}
+	keeper := upkeep.New(upkeep.Config{Store: st, Logger: logger, Registerer: registerer, Rules: upkeepRules(cfg)})
 	roller := report.New(st, cfg.ReportDays, cfg.RetentionDays, logger, registerer)
 	callbacks, outside := newDeliverer(cfg, st, inserter, sealer, logger, registerer)
 	client, err := queue.NewClient(queue.ClientConfig{
-		Pool: jobs, WorkerID: id, Handler: dispatcher.Handle, Callbacks: callbacks.Handle, Logger: quiet(logger), Chores: []queue.Chore{
-			{Name: "report.rollup", Every: report.Every, Run: roller.RollUp},
-			{Name: "report.forget", Every: report.ForgetEvery, Run: roller.Forget},
-		},
+		Pool: jobs, WorkerID: id, Handler: dispatcher.Handle, Callbacks: callbacks.Handle, Logger: quiet(logger), Chores: newChores(cfg, st, inserter, roller, keeper, logger, registerer),
 	})
 	if err != nil {
 		dispatcher.Close()
@@ -124,11 +121,12 @@ func startWorker(ctx context.Context, cfg config.Config, pool, jobs *pgxpool.Poo
 	w.wg.Go(func() { callbacks.Run(run) })
 	reader := account.New(account.Config{Store: st, Graph: post, Owned: dispatcher.Owned, Token: dispatcher.Token, Logger: logger})
 	w.wg.Go(func() { _ = reader.Run(run) })
-	keeper := template.NewKeeper(template.KeeperConfig{
+	w.wg.Go(func() { keeper.Index(run) })
+	lists := template.NewKeeper(template.KeeperConfig{
 		Store: st, Syncer: template.NewSyncer(template.SyncConfig{Store: st, Graph: post, Token: dispatcher.Token, Logger: logger}),
 		Owned: dispatcher.Owned, Logger: logger, Registerer: registerer,
 	})
-	w.wg.Go(func() { _ = keeper.Run(run) })
+	w.wg.Go(func() { _ = lists.Run(run) })
 	return w, nil
 }
 
@@ -154,102 +152,6 @@ func (w *Worker) Stop(ctx context.Context) error {
 		w.err = errors.Join(w.err, w.media())
 	})
 	return w.err
-}
-
-// maintain makes partitions ahead, forgets old idempotency keys, mends what is stranded and drops what is past its retention,
-// at the start and every hour; what fails is tried again after a minute.
-func maintain(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg config.Config, logger *slog.Logger) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		}
-		next := time.Hour
-		if _, err := st.EnsurePartitions(ctx, 7); err != nil && ctx.Err() == nil {
-			logger.WarnContext(ctx, "partitions were not made ahead, will be tried again in a minute", "err", err)
-			next = time.Minute
-		}
-		for ctx.Err() == nil {
-			n, err := st.ForgetIdempotencyKeys(ctx, cfg.IdempotencyKeep, 10_000)
-			if err != nil && ctx.Err() == nil {
-				logger.WarnContext(ctx, "old idempotency keys were not removed, will be tried again in a minute", "err", err)
-				next = time.Minute
-			}
-			if err != nil || n < 10_000 {
-				break
-			}
-		}
-		if err := forgetGraphIDs(ctx, st); err != nil && ctx.Err() == nil {
-			logger.WarnContext(ctx, "old ids of the Graph API were not removed, will be tried again in a minute", "err", err)
-			next = time.Minute
-		}
-		if err := forgetCallbacks(ctx, st, cfg); err != nil && ctx.Err() == nil {
-			logger.WarnContext(ctx, "old callbacks were not removed, will be tried again in a minute", "err", err)
-			next = time.Minute
-		}
-		if err := forgetConsent(ctx, st, cfg); err != nil && ctx.Err() == nil {
-			logger.WarnContext(ctx, "old suppressions and user ids were not removed, will be tried again in a minute", "err", err)
-			next = time.Minute
-		}
-		if err := mendStranded(ctx, st, jobs, cfg, logger); err != nil && ctx.Err() == nil {
-			logger.WarnContext(ctx, "looking for stranded messages failed, will be tried again in an hour", "err", err)
-		}
-		if days := cfg.RetentionDays; days > 0 {
-			dropped, err := st.DropBefore(ctx, time.Now().AddDate(0, 0, -days))
-			switch {
-			case err != nil && ctx.Err() == nil:
-				logger.WarnContext(ctx, "retention failed, will be tried again in a minute", "err", err)
-				next = time.Minute
-			case len(dropped.Partitions)+len(dropped.Kept)+len(dropped.Busy) > 0:
-				logger.InfoContext(ctx, "retention", "dropped", dropped.Partitions, "kept_with_open_messages", dropped.Kept, "busy", dropped.Busy, "wamids", dropped.WAMIDs)
-			}
-		}
-		timer.Reset(next)
-	}
-}
-
-// strandedFrom is how old a message without a job must be to be taken for stranded.
-const strandedFrom = 5 * time.Minute
-
-// strandedDays is how far back messages without a job are looked for.
-const strandedDays = 62
-
-// mendStranded gives messages that wait without a job a new one, and tells of it: none should be there. One gateway does it,
-// once an hour.
-func mendStranded(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg config.Config, logger *slog.Logger) error {
-	const atOnce = 1000
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
-	defer cancel()
-	if mine, err := st.ClaimChore(ctx, "stranded", 50*time.Minute); err != nil || !mine {
-		return err
-	}
-	for day := 0; day <= strandedDays; {
-		var waiting []store.Again
-		var unknown int
-		err := st.InTx(ctx, func(tx pgx.Tx) (err error) {
-			if waiting, unknown, err = st.Stranded(ctx, tx, time.Now().AddDate(0, 0, -day), strandedFrom, cfg.UnknownAfter, atOnce); err != nil {
-				return err
-			}
-			sends := make([]queue.Send, len(waiting))
-			for i, m := range waiting {
-				sends[i] = queue.Send{MessageID: m.ID, PhoneNumberID: m.PhoneNumberID, Priority: m.Priority, At: m.SendAt}
-			}
-			return jobs.Insert(ctx, tx, sends)
-		})
-		if err != nil {
-			return err
-		}
-		if len(waiting)+unknown > 0 {
-			logger.ErrorContext(ctx, "messages had lost their jobs: those that wait have new ones, those that were being sent are unknown", "waiting", len(waiting), "unknown", unknown)
-		}
-		if len(waiting)+unknown < atOnce {
-			day++
-		}
-	}
-	return nil
 }
 
 func newSealer(cfg config.Config) (*seal.Sealer, error) {

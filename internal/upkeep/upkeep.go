@@ -1,12 +1,11 @@
 // Package upkeep removes what is to be forgotten before its message is: content, recipients, notifications, events; and
-// builds the indexes of the search after an upgrade. All of it goes in small steps that any number of gateways may do at the
+// builds the indexes of the search after an upgrade. All of it goes in small steps that any number of workers may do at the
 // same time, and that go on where they ended when a process dies.
 package upkeep
 
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,9 +15,8 @@ import (
 )
 
 const (
-	// every is how often a Keeper looks for what is due; soon is how soon it tries again what has failed.
-	every = 10 * time.Minute
-	soon  = time.Minute
+	// soon is how soon building an index is tried again that has failed.
+	soon = time.Minute
 	// atOnce is how many messages a step looks at: its locks last for some tens of milliseconds.
 	atOnce = 2000
 	// othersAtOnce is the same for small rows.
@@ -86,29 +84,14 @@ type Keeper struct {
 	metrics *metrics
 }
 
-// New makes a Keeper; Run starts it.
+// New makes a Keeper. Pass and Index do its work.
 func New(c Config) *Keeper {
 	return &Keeper{store: c.Store, rules: c.Rules, log: c.Logger, metrics: newMetrics(c.Registerer)}
 }
 
-// Run works until ctx ends.
-func (k *Keeper) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { // beside the rest: an index of a large day takes minutes
-		repeat(ctx, func() time.Duration { return k.index(ctx) })
-	})
-	repeat(ctx, func() time.Duration {
-		if k.Pass(ctx, time.Now()) {
-			return every
-		}
-		return soon
-	})
-	return ctx.Err()
-}
-
-// repeat calls f until ctx ends, each time after as long as the call before has said; f may say 0 to end.
-func repeat(ctx context.Context, f func() time.Duration) {
+// Index builds the indexes of the search that an upgrade has left to build, until they are there or ctx ends. An index of a
+// large day takes minutes.
+func (k *Keeper) Index(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -117,7 +100,7 @@ func repeat(ctx context.Context, f func() time.Duration) {
 			return
 		case <-timer.C:
 		}
-		next := f()
+		next := k.index(ctx)
 		if next == 0 {
 			return
 		}
@@ -147,7 +130,7 @@ func (k *Keeper) Pass(ctx context.Context, now time.Time) bool {
 		if err := f(); err != nil && ctx.Err() == nil {
 			ok = false
 			k.metrics.failures.Inc()
-			k.log.WarnContext(ctx, "removing what is to be forgotten failed, will be tried again in a minute", "what", what, "err", err)
+			k.log.WarnContext(ctx, "removing what is to be forgotten failed, will be tried again", "what", what, "err", err)
 		}
 	}
 	redact := func(what store.Redaction, before time.Time) {
