@@ -72,6 +72,9 @@ const (
 	callbackWaiting = `v.delivered_at IS NULL AND v.dead_at IS NULL`
 	// callbackOpen is the same as the index by expires_at has it.
 	callbackOpen = `coalesce(v.delivered_at, v.dead_at) IS NULL`
+	// callbackUnended is the same as no index has it: where events are named by their numbers, or by those of their chain, the
+	// planner is not to go through all that wait. It believes those few when many have come since it looked last.
+	callbackUnended = `num_nulls(v.delivered_at, v.dead_at) = 2`
 )
 
 // What has an earlier event of its chain that is due later came while that one was tried: it is left out, and due with it from
@@ -84,11 +87,12 @@ const dueCallbacksSQL = `
 	), early AS MATERIALIZED (
 		SELECT h.seq, before.next_at FROM head h CROSS JOIN LATERAL (
 			SELECT max(p.next_at) AS next_at FROM callback_events p
-			WHERE p.chain = h.chain AND p.seq < h.seq AND p.endpoint_id = h.endpoint_id AND p.next_at > h.next_at AND p.delivered_at IS NULL AND p.dead_at IS NULL
+			WHERE p.chain = h.chain AND p.seq < h.seq AND p.endpoint_id IS NOT DISTINCT FROM h.endpoint_id AND p.next_at > h.next_at
+			  AND num_nulls(p.delivered_at, p.dead_at) = 2
 		) before
 		WHERE before.next_at IS NOT NULL
 	), put_off AS (
-		UPDATE callback_events v SET next_at = early.next_at FROM early WHERE v.seq = early.seq AND ` + callbackWaiting + `
+		UPDATE callback_events v SET next_at = early.next_at FROM early WHERE v.seq = early.seq AND ` + callbackUnended + `
 	)
 	SELECT v.seq, v.event_id, v.chain, v.kind, coalesce(v.status, ''), v.at, coalesce(v.url, ''), coalesce(v.waba_id, ''),
 	       coalesce(v.phone_number_id, ''), coalesce(v.field, ''), v.value, v.detail, v.attempts, v.created_at, v.expires_at
@@ -221,6 +225,18 @@ type CallbackState struct {
 	Gone bool
 }
 
+const (
+	deliveredCallbacksSQL = `
+		UPDATE callback_events v SET delivered_at = clock_timestamp(), attempts = v.attempts + 1, last_error = NULL
+		WHERE v.seq = ANY($1::bigint[]) AND ` + callbackUnended
+	failedCallbacksSQL = `
+		UPDATE callback_events v SET attempts = v.attempts + 1, last_error = u.error,
+			next_at = clock_timestamp() + make_interval(secs => u.wait), dead_at = CASE WHEN u.dead THEN clock_timestamp() END
+		FROM unnest($3::bigint[], $4::text[], $5::double precision[], $6::boolean[]) AS u(seq, error, wait, dead)
+		WHERE v.seq = u.seq AND v.seq = ANY($3::bigint[]) AND ` + callbackUnended + `
+		  AND EXISTS (SELECT FROM callback_endpoints e WHERE e.endpoint_id = $1::uuid AND e.run = $2::bigint)`
+)
+
 // RecordCallbacks keeps how attempts of the endpoint's job of that number ended; no results are a sign of life. It gives false when another job has taken its place: what was delivered
 // counts all the same, what failed does not.
 func (s *Store) RecordCallbacks(ctx context.Context, id uuid.UUID, run int64, results []CallbackResult, st CallbackState) (ours bool, err error) {
@@ -247,17 +263,10 @@ func (s *Store) RecordCallbacks(ctx context.Context, id uuid.UUID, run int64, re
 			id, run, st.Failures, st.Probes, st.OpenedAt, st.HoldUntil, st.LastError, st.Delivered, st.Failed, st.Gone,
 		).Exec(func(tag pgconn.CommandTag) error { ours = tag.RowsAffected() == 1; return nil })
 		if len(delivered) > 0 {
-			b.Queue(`
-				UPDATE callback_events v SET delivered_at = clock_timestamp(), attempts = v.attempts + 1, last_error = NULL
-				WHERE v.seq = ANY($1::bigint[]) AND `+callbackWaiting, delivered)
+			b.Queue(deliveredCallbacksSQL, delivered)
 		}
 		if len(failed) > 0 {
-			b.Queue(`
-				UPDATE callback_events v SET attempts = v.attempts + 1, last_error = u.error,
-					next_at = clock_timestamp() + make_interval(secs => u.wait), dead_at = CASE WHEN u.dead THEN clock_timestamp() END
-				FROM unnest($3::bigint[], $4::text[], $5::double precision[], $6::boolean[]) AS u(seq, error, wait, dead)
-				WHERE v.seq = u.seq AND v.seq = ANY($3::bigint[]) AND `+callbackWaiting+`
-				  AND EXISTS (SELECT FROM callback_endpoints e WHERE e.endpoint_id = $1::uuid AND e.run = $2::bigint)`, id, run, failed, errs, waits, dead)
+			b.Queue(failedCallbacksSQL, id, run, failed, errs, waits, dead)
 		}
 		return tx.SendBatch(ctx, b).Close()
 	})
@@ -400,7 +409,7 @@ func (s *Store) ExpireCallbacks(ctx context.Context, limit int) (int, error) {
 			SELECT v.seq FROM callback_events v WHERE v.expires_at < clock_timestamp() AND `+callbackOpen+`
 			ORDER BY v.expires_at LIMIT $1::integer FOR NO KEY UPDATE SKIP LOCKED
 		) late
-		WHERE v.seq = late.seq AND `+callbackWaiting, limit)
+		WHERE v.seq = late.seq AND `+callbackUnended, limit)
 	if err != nil {
 		return 0, fmt.Errorf("giving up callbacks: %w", err)
 	}
