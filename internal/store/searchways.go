@@ -124,9 +124,9 @@ func walkTags(ctx context.Context, tx pgx.Tx, q query, next *uuid.UUID) ([]uuid.
 		switch {
 		case err != nil:
 			return nil, err
-		case seen > most && span > tagSpan:
-			span = tagSpan
-			continue
+		case seen > most && n > 0:
+			*next = q.hi // what comes is for a page of its own: reading so far has cost enough
+			return found, nil
 		case seen > most:
 			ids, err := walk(ctx, tx, byID, part, next)
 			if *next == uuid.Nil && less(q.lo, part.lo) {
