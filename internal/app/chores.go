@@ -125,8 +125,6 @@ const strandedDays = 62
 // once an hour.
 func mendStranded(ctx context.Context, st *store.Store, jobs *queue.Inserter, cfg config.Config, logger *slog.Logger) error {
 	const atOnce = 1000
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Minute)
-	defer cancel()
 	if mine, err := st.ClaimChore(ctx, "stranded", 50*time.Minute); err != nil || !mine {
 		return err
 	}
